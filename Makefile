@@ -1,0 +1,57 @@
+# Everything runs in .venv, which `make setup` creates; nothing else has to be installed by hand.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.requirements-installed
+JS_TESTS := $(wildcard tests/js/*.test.js tests/js/*.test.mjs)
+
+.PHONY: help setup demo test test-setup lint typecheck pytest test-js bench format clean
+
+help:
+	@echo "make setup   create $(VENV) and install what development needs"
+	@echo "make demo    run the demonstration without a host; pictures in output/demo/"
+	@echo "make test    check and test everything this machine can run"
+	@echo "make bench   run the quick benchmarks"
+	@echo "make format  format the Python code"
+
+setup: $(READY)
+
+$(READY): requirements.txt requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python -m demo.run
+
+test: lint typecheck pytest test-js
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: setup
+	$(BIN)/mypy
+
+# What the tests in a real ComfyUI need on top; nothing where no ComfyUI is found.
+test-setup: setup
+	$(BIN)/python -m tests.install_host_requirements
+	$(BIN)/python -m tests.install_browser
+
+pytest: test-setup
+	$(BIN)/python -m pytest
+
+test-js:
+	$(if $(JS_TESTS),node --test $(JS_TESTS),@echo "tests/js holds no test yet.")
+
+bench: setup
+	$(BIN)/python -m benchmarks.fidelity --quick
+	$(BIN)/python -m benchmarks.overhead --quick
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf output .mypy_cache .pytest_cache .ruff_cache
