@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from demo.network import SceneConfig, SceneUNet
+from .network import SceneConfig, SceneUNet
 
 __all__ = ["MODELS", "load_model", "load_weights", "save_model", "save_weights"]
 

@@ -1,0 +1,83 @@
+"""Oracles: classifiers that judge what a bundled model drew, for benchmarks and tests only.
+
+They see real images alone, so their verdict on a generated image is independent of the model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .bundle import load_weights
+
+__all__ = ["Oracle", "accepted_quadrants", "load_oracle", "quadrants"]
+
+
+class Oracle(nn.Module):
+    """Convolutional classifier whose pooled features also serve distances between images."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...], class_names: tuple[str, ...]):
+        super().__init__()
+        self.channels, self.widths, self.class_names = channels, widths, class_names
+        layers: list[nn.Module] = []
+        current = channels
+        for level, width in enumerate(widths):
+            layers += [] if level == 0 else [nn.MaxPool2d(2)]
+            for _ in range(2):
+                layers += [
+                    nn.Conv2d(current, width, 3, padding=1),
+                    nn.GroupNorm(8, width),
+                    nn.SiLU(),
+                ]
+                current = width
+        self.body = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(current, len(class_names))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Spatial mean of the last feature map, (B, widths[-1]), of images (B, C, H, W)."""
+        return self.body(x).mean(dim=(-2, -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, n_classes) of images (B, C, H, W) in [-1, 1]."""
+        return self.head(self.dropout(self.features(x)))
+
+    @property
+    def config(self) -> dict:
+        """Arguments that build this oracle."""
+        return {
+            "channels": self.channels,
+            "widths": self.widths,
+            "class_names": self.class_names,
+        }
+
+
+def load_oracle(name: str, device: torch.device | str = "cpu") -> Oracle:
+    """The oracle of the bundled model ``name`` ("digits" or "emoji"), in eval mode.
+
+    Raises FileNotFoundError when its weights are missing.
+    """
+    weights, config = load_weights(f"oracle_{name}")
+    oracle = Oracle(config["channels"], tuple(config["widths"]), tuple(config["class_names"]))
+    oracle.load_state_dict(weights)
+    return oracle.to(device).eval().requires_grad_(False)
+
+
+def quadrants(scenes: Tensor) -> Tensor:
+    """The four quadrants (B, 4, C, H/2, W/2) of scenes (B, C, H, W), row by row."""
+    b, c, height, width = scenes.shape
+    tiles = scenes.reshape(b, c, 2, height // 2, 2, width // 2)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(b, 4, c, height // 2, width // 2)
+
+
+@torch.no_grad()
+def accepted_quadrants(
+    oracle: Oracle, scenes: Tensor, labels: Tensor, confidence: float = 0.5
+) -> Tensor:
+    """Which quadrants (B, 4) show the digit asked for: its probability exceeds ``confidence``.
+
+    ``scenes`` (B, 1, 32, 32), ``labels`` (B, 4). Above 0.5 this is also the most likely digit.
+    """
+    tiles = quadrants(scenes.clamp(-1, 1))
+    probability = oracle(tiles.flatten(0, 1)).softmax(-1).unflatten(0, labels.shape)
+    return probability.gather(-1, labels[..., None])[..., 0] > confidence

@@ -1,0 +1,250 @@
+"""Train a bundled model: ``python -m demo.train digits|emoji|oracles``.
+
+Runs on the CPU in bfloat16 with float32 master weights. A run that was interrupted goes on from
+its last checkpoint in ``.cache/train``; figures are appended to ``NAME.jsonl`` beside it. The
+exponential moving average of the weights is what ends up in ``demo/models``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import data
+from .bundle import save_model, save_weights
+from .network import SceneConfig, SceneUNet
+from .oracle import Oracle
+
+FOLDER = data.CACHE / "train"
+SEED = 0
+LABEL_DROPOUT = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How long and how fast a diffusion model learns."""
+
+    config: SceneConfig
+    steps: int
+    batch: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    ema: float = 0.999
+
+
+RECIPES = {
+    "digits": Recipe(
+        SceneConfig(
+            name="digits",
+            channels=1,
+            image_size=32,
+            label_grid=(2, 2),
+            class_names=tuple("0123456789"),
+            widths=(32, 64, 64),
+            blocks=1,
+        ),
+        steps=3000,
+    ),
+    "emoji": Recipe(
+        SceneConfig(
+            name="emoji",
+            channels=3,
+            image_size=32,
+            label_grid=(1, 1),
+            class_names=data.EMOJI_CATEGORIES,
+            widths=(64, 64, 96),
+            blocks=1,
+        ),
+        steps=5000,
+    ),
+}
+
+
+def flow_matching_loss(
+    model: nn.Module, x0: Tensor, y: Tensor, null_label: int, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the velocity at random times, labels dropped for guidance."""
+    t = torch.sigmoid(1.2 * torch.randn(len(x0), generator=generator))
+    noise = torch.randn(x0.shape, generator=generator)
+    dropped = torch.rand(len(x0), 1, generator=generator) < LABEL_DROPOUT
+    y = y.masked_fill(dropped, null_label)
+    weight = t[:, None, None, None]
+    x_t = ((1 - weight) * x0 + weight * noise).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        v = model(x_t, t, y)
+    return (v.float() - (noise - x0)).square().mean()
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then half a cosine down to 2%."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average, shorter in the first steps."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, batches: data.Batches, null_label: int) -> float:
+    """Loss on 512 held-out images, times and noise always the same."""
+    generator = torch.Generator().manual_seed(SEED + 1)
+    losses = [
+        flow_matching_loss(model, *batches(128, generator), null_label, generator)
+        for _ in range(4)
+    ]
+    return torch.stack(losses).mean().item()
+
+
+def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
+    """Train ``digits`` or ``emoji`` and export the averaged weights."""
+    recipe = RECIPES[name]
+    recipe = dataclasses.replace(recipe, steps=steps or recipe.steps)
+    if name == "digits":
+        batches, held_out = map(data.scene_batches, data.digits().split())
+    else:
+        batches, held_out = map(data.emoji_batches, data.emoji().split())
+
+    torch.manual_seed(SEED)
+    model = SceneUNet(recipe.config).to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    generator = torch.Generator().manual_seed(SEED)
+    null_label = recipe.config.null_label
+
+    checkpoint, step, seconds = FOLDER / f"{name}.pt", 0, 0.0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        generator.set_state(state["generator"])
+        step, seconds = state["step"], state["seconds"]
+
+    running, last = 0.0, time.monotonic()
+    while step < recipe.steps:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        images, labels = batches(recipe.batch, generator)
+        loss = flow_matching_loss(model, images, labels, null_label, generator)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        update_average(average, model, recipe.ema, step)
+        step += 1
+        running += loss.item()
+
+        if step % 100 == 0:
+            seconds, last = seconds + time.monotonic() - last, time.monotonic()
+            record(name, step=step, loss=round(running / 100, 5), seconds=round(seconds))
+            running = 0.0
+        if step % export_every == 0 or step == recipe.steps:
+            loss_held_out = held_out_loss(average, held_out, null_label)
+            record(name, step=step, held_out_loss=round(loss_held_out, 5))
+            save_model(average)
+            state = {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "generator": generator.get_state(),
+                "step": step,
+                "seconds": seconds,
+            }
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+
+
+def train_oracle(
+    name: str, source: data.Images, oracle: Oracle, epochs: int, shift: int, batch: int = 64
+) -> None:
+    """Train a classifier on real images; random shifts (and mirroring where sound)."""
+    training, held_out = source.split()
+    generator = torch.Generator().manual_seed(SEED)
+    optimiser = torch.optim.AdamW(oracle.parameters(), weight_decay=0.05)
+    steps = epochs * (len(training.labels) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    oracle = oracle.to(memory_format=torch.channels_last).train()
+    for _ in range(epochs):
+        order = torch.randperm(len(training.labels), generator=generator)
+        for index in order.split(batch)[: steps // epochs]:
+            chosen = training[index]
+            images = augmented(chosen, shift, generator)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = oracle(images.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), chosen.labels, label_smoothing=0.05)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    with torch.no_grad():
+        correct = oracle.eval()(held_out.images).argmax(-1) == held_out.labels
+    record(f"oracle_{name}", epochs=epochs, held_out_accuracy=correct.float().mean().item())
+    save_weights(f"oracle_{name}", oracle, oracle.config)
+
+
+def augmented(source: data.Images, shift: int, generator: torch.Generator) -> Tensor:
+    """Images moved by up to ``shift`` pixels, edges repeated, and mirrored where sound."""
+    size = len(source.labels)
+    flip = source.mirrored & (torch.rand(size, generator=generator) < 0.5)
+    images = torch.where(flip[:, None, None, None], source.images.flip(-1), source.images)
+    padded = F.pad(images, [shift] * 4, mode="replicate")
+    moves = torch.randint(2 * shift + 1, (size, 2), generator=generator).tolist()
+    height, width = images.shape[-2:]
+    return torch.stack(
+        [
+            image[:, top : top + height, left : left + width]
+            for image, (top, left) in zip(padded, moves, strict=True)
+        ]
+    )
+
+
+def train_oracles() -> None:
+    """Train both oracles."""
+    torch.manual_seed(SEED)
+    train_oracle("digits", data.digits(), Oracle(1, (32, 64), tuple("0123456789")), 12, 1)
+    emoji = Oracle(3, (32, 64, 128), data.EMOJI_CATEGORIES)
+    train_oracle("emoji", data.emoji(), emoji, 30, 3)
+
+
+def record(name: str, **figures: float) -> None:
+    """Print figures and append them to the run's log."""
+    line = json.dumps({"name": name, **figures})
+    print(line, flush=True)
+    with Path(FOLDER / f"{name}.jsonl").open("a") as log:
+        log.write(line + "\n")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=["digits", "emoji", "oracles"])
+    parser.add_argument("--steps", type=int, help="length of the run; default: the recipe's")
+    parser.add_argument("--export-every", type=int, default=500, metavar="STEPS")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if arguments.target == "oracles":
+        train_oracles()
+    else:
+        train_diffusion(arguments.target, arguments.steps, arguments.export_every)
+
+
+if __name__ == "__main__":
+    main()
