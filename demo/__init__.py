@@ -1,0 +1,1 @@
+"""Small models that come with the extension, and how they were made."""
