@@ -156,7 +156,8 @@ def open_page(
 ) -> Iterator[Callable[..., ComfyPage]]:
     """Opens ComfyUI's page with the given settings: `open_page({"Comfy.VueNodes.Enabled": True})`.
 
-    At the end every opened page leaves a screenshot named after the test.
+    At the end every opened page leaves a screenshot named after the test and must have logged no
+    error; a test that provokes one clears `page.errors` itself.
     """
     pages: list[ComfyPage] = []
 
@@ -171,6 +172,7 @@ def open_page(
     for number, page in enumerate(pages):
         page.screenshot(f"{name}-{number}" if number else name)
         page.close()
+    assert [error for page in pages for error in page.errors] == []
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+ANIMATION_MS = 500
 DEFAULT_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
-HARMLESS = re.compile(r"user\.css|/userdata|workflow_templates|/templates/|embedded|/docs/")
+HARMLESS = re.compile(r"/favicon\.ico|/user\.css|/userdata|/templates/|/docs/")
 """Console errors of a fresh ComfyUI without its optional packages."""
 
 READY = """() => window.app?.graph
@@ -115,9 +116,15 @@ class ComfyPage:
         assert ending["type"] == "execution_success", ending
         return ending
 
+    def fit_view(self) -> None:
+        """Bring the whole graph into view."""
+        self.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.tab.wait_for_timeout(ANIMATION_MS)
+
     def screenshot(self, name: str) -> Path:
         """Save what the tab shows among the test artifacts."""
         path = self.artifacts / f"{name}.png"
+        self.tab.wait_for_timeout(ANIMATION_MS)
         self.tab.screenshot(path=path)
         return path
 
