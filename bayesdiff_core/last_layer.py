@@ -1,0 +1,229 @@
+"""The last layer of a denoising network: find it, tap its input, follow its output.
+
+The network output is a signed gather of F = W phi + b, where phi is a token (linear layer) or a
+patch of channels (convolution), followed by a constant 1 when the layer has a bias. All of the
+package works on phi in the layout (N, P, D): sample, position, feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["LastLayer", "LastLayerError", "OutputMap", "find_last_layer", "trace_output_map"]
+
+Forward = Callable[[], Tensor]
+
+
+class LastLayerError(ValueError):
+    """The network has no last layer that the method can use."""
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """A linear or convolutional layer whose weights carry the posterior.
+
+    `module` may keep its weights anywhere (quantised, offloaded, patched): only its input and
+    output are touched. `rows` is the number of outputs R, `has_bias` says whether phi ends with 1.
+    """
+
+    name: str
+    module: nn.Module
+    rows: int
+    has_bias: bool
+
+    @property
+    def is_convolution(self) -> bool:
+        return is_convolution(self.module)
+
+    def features(self, activation: Tensor) -> Tensor:
+        """Features phi (N, P, D), float32, of the layer's input `activation`."""
+        if self.is_convolution:
+            phi = functional.unfold(activation.float(), **self._geometry).transpose(1, 2)
+        else:
+            phi = activation.float().flatten(1, -2)
+        return with_constant(phi) if self.has_bias else phi
+
+    def shift(self, activation: Tensor, delta: Tensor) -> Tensor:
+        """Change of the layer's output when its weights move by `delta` (R, D)."""
+        delta = delta.to(activation)
+        bias = delta[:, -1] if self.has_bias else None
+        weight = delta[:, :-1] if self.has_bias else delta
+        if not self.is_convolution:
+            return functional.linear(activation, weight, bias)
+        module: Any = self.module
+        weight = weight.unflatten(1, (-1, *module.kernel_size))
+        return functional.conv2d(
+            activation, weight, bias, module.stride, module.padding, module.dilation
+        )
+
+    @contextmanager
+    def tap(self) -> Iterator[list[Tensor]]:
+        """Collect the layer's inputs while the context is open; the hook is always removed."""
+        activations: list[Tensor] = []
+
+        def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            activations.append(inputs[0].detach())
+
+        handle = self.module.register_forward_pre_hook(record)
+        try:
+            yield activations
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def override(self, change: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+        """Replace the layer's output by `change(input, output)` while the context is open."""
+        handle = self.module.register_forward_hook(
+            lambda _module, inputs, output: change(inputs[0], output)
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @cached_property
+    def _geometry(self) -> dict[str, Any]:
+        module: Any = self.module
+        padding = module.padding
+        if isinstance(padding, str):
+            padding = (
+                0
+                if padding == "valid"
+                else tuple(
+                    d * (k - 1) // 2
+                    for d, k in zip(module.dilation, module.kernel_size, strict=True)
+                )
+            )
+        return {
+            "kernel_size": module.kernel_size,
+            "padding": padding,
+            "stride": module.stride,
+            "dilation": module.dilation,
+        }
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """Where every element of the network output comes from, for one shape of latent.
+
+    `position` (C, *S) is the index p of the feature vector phi_p that made the element, `row`
+    (C, *S) the row of W; `sign` (C, *S) is -1 where the network negates the layer. `positions` is
+    P. Every element is sign * (W phi_p + b)[row].
+    """
+
+    position: Tensor
+    row: Tensor
+    sign: Tensor
+    positions: int
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values (N, P) of the positions, given to the latent elements: (N, C, *S)."""
+        return values[:, self.position.to(values.device)]
+
+    def average(self, values: Tensor) -> Tensor:
+        """Mean over the elements that share a position: latent (N, C, *S) to (N, P)."""
+        index = self.position.to(values.device).flatten()
+        flat = values.flatten(1)
+        total = flat.new_zeros(len(flat), self.positions).index_add_(1, index, flat)
+        count = torch.bincount(index, minlength=self.positions).clamp(min=1)
+        return total / count
+
+    @cached_property
+    def rows_per_channel(self) -> int:
+        """How many rows of W feed one latent channel: p * p for a network that unpatchifies."""
+        return int(torch.unique(self.row[0]).numel())
+
+
+def with_constant(phi: Tensor) -> Tensor:
+    """phi (..., D) with the constant feature 1 of the bias behind it."""
+    return functional.pad(phi, (0, 1), value=1.0)
+
+
+def is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) or type(module).__name__ == "Conv2d"
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Linear"
+
+
+def find_last_layer(network: nn.Module, forward: Forward) -> LastLayer:
+    """The last linear or convolutional leaf that `forward` runs.
+
+    `forward` runs the network once. Raises `LastLayerError` when no such layer runs, when it runs
+    more than once, or when its convolution is grouped or padded with anything but zeros.
+    """
+    order: list[str] = []
+    rows: dict[str, int] = {}
+
+    def watch(name: str, module: nn.Module) -> Any:
+        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            order.append(name)
+            rows[name] = output.shape[1] if is_convolution(module) else output.shape[-1]
+
+        return module.register_forward_hook(record)
+
+    leaves = {
+        name: module
+        for name, module in network.named_modules()
+        if is_convolution(module) or is_linear(module)
+    }
+    handles = [watch(name, module) for name, module in leaves.items()]
+    try:
+        forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not order:
+        raise LastLayerError("No linear or convolutional layer ran, so there is no last layer.")
+    name = order[-1]
+    if order.count(name) > 1:
+        raise LastLayerError(f"The last layer '{name}' runs {order.count(name)} times a forward.")
+    module: Any = leaves[name]
+    if is_convolution(module) and (module.groups != 1 or module.padding_mode != "zeros"):
+        raise LastLayerError(f"The last layer '{name}' has groups or pads with more than zeros.")
+    has_bias = getattr(module, "bias", None) is not None
+    return LastLayer(name, module, rows[name], has_bias)
+
+
+def trace_output_map(layer: LastLayer, forward: Forward) -> OutputMap:
+    """The way from the layer's output to the network output, read off in one forward.
+
+    The layer is made to return the numbers 1..n in float64 and `forward`, which must run one
+    sample, returns the network output (1, C, *S) in which they are found again. Raises
+    `LastLayerError` when anything but a signed gather stands between the two.
+    """
+    shapes: list[torch.Size] = []
+
+    def enumerate_elements(_input: Tensor, output: Tensor) -> Tensor:
+        shapes.append(output.shape)
+        codes = torch.arange(1, output.numel() + 1, dtype=torch.float64, device=output.device)
+        return codes.view(output.shape)
+
+    with layer.override(enumerate_elements):
+        codes = forward()
+    if len(shapes) != 1:
+        raise LastLayerError(f"The last layer '{layer.name}' ran {len(shapes)} times, not once.")
+    codes = codes[0].to("cpu", torch.float64)
+    index = codes.abs().long() - 1
+    count = shapes[0].numel()
+    if not (codes.abs() == index + 1).all() or index.min() < 0 or index.max() >= count:
+        raise LastLayerError(
+            f"Between the layer '{layer.name}' and the network output stands more than a signed "
+            "rearrangement, so its weights' posterior cannot be followed into the latent."
+        )
+    if layer.is_convolution:
+        positions = count // layer.rows
+        row, position = index // positions, index % positions
+    else:
+        positions = count // layer.rows
+        position, row = index // layer.rows, index % layer.rows
+    return OutputMap(position, row, codes.sign().float(), positions)

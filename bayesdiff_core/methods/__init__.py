@@ -1,0 +1,7 @@
+"""How the posterior on the weights becomes uncertainty of the latent: one small class a method."""
+
+from .base import Method, Propagated
+from .ensemble import Ensemble
+from .tangent import PRESETS, Tangent
+
+__all__ = ["PRESETS", "Ensemble", "Method", "Propagated", "Tangent"]

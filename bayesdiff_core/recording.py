@@ -1,0 +1,92 @@
+"""The recorded trajectory of a run: what resampling needs to leave the rest of an image alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["Recorder", "Recording"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """States z_k and denoised predictions D_k (E, B, C, *S) of a run on the CPU, and its result.
+
+    `sigmas` (E,) are the noise levels of the evaluations, `schedule` (steps + 1,) the solver's
+    steps and `final` (B, C, *S) the state it ended in. States are in the space the solver sees.
+    """
+
+    states: Tensor
+    denoised: Tensor
+    sigmas: Tensor
+    schedule: Tensor
+    final: Tensor
+
+    @property
+    def steps(self) -> int:
+        return len(self.schedule) - 1
+
+    def start_of(self, denoise: float) -> tuple[int, int]:
+        """(step, evaluation) at which the last fraction `denoise` of the schedule begins."""
+        if not 0 < denoise <= 1:
+            raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
+        step = min(round((1 - denoise) * self.steps), self.steps - 1)
+        distance = (self.sigmas - self.schedule[step]).abs()
+        nearest = distance <= distance.min() * (1 + 1e-6)
+        return step, int(nearest.nonzero()[0])
+
+    def select(self, index: int | slice | Tensor) -> Recording:
+        """The recording of some samples of the batch."""
+        keep = slice(index, index + 1) if isinstance(index, int) else index
+        return Recording(
+            self.states[:, keep], self.denoised[:, keep], self.sigmas, self.schedule,
+            self.final[keep],
+        )  # fmt: skip
+
+
+@dataclass
+class Recorder:
+    """Observer that keeps states and predictions on the CPU within `budget_mb` megabytes.
+
+    Float32 while that fits, float16 while that does, nothing beyond: `note` then says so.
+    """
+
+    evaluations: int
+    budget_mb: float = 2048.0
+    note: str = ""
+    _states: list[Tensor] = field(default_factory=list)
+    _denoised: list[Tensor] = field(default_factory=list)
+    _sigmas: list[float] = field(default_factory=list)
+
+    def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+        self._sigmas.append(float(sigma))
+        dtype = self._dtype(z)
+        if dtype is not None:
+            self._states.append(z.to("cpu", dtype, copy=True))
+            self._denoised.append(denoised.to("cpu", dtype, copy=True))
+
+    def _dtype(self, z: Tensor) -> torch.dtype | None:
+        megabytes = 2 * self.evaluations * z.numel() * 4 / 2**20
+        if megabytes <= self.budget_mb:
+            return torch.float32
+        if megabytes / 2 <= self.budget_mb:
+            return torch.float16
+        self.note = (
+            f"The trajectory needs {megabytes / 2:.0f} MB and the budget is {self.budget_mb:.0f} "
+            "MB, so it was not recorded: MaskedResample will re-noise the image instead."
+        )
+        return None
+
+    def finish(self, final: Tensor, schedule: Tensor) -> Recording | None:
+        """The recording, or None when it did not fit its budget."""
+        if not self._states:
+            return None
+        return Recording(
+            torch.stack(self._states),
+            torch.stack(self._denoised),
+            torch.tensor(self._sigmas),
+            schedule.detach().to("cpu", torch.float32, copy=True),
+            final.detach().to("cpu", torch.float32, copy=True),
+        )

@@ -1,0 +1,169 @@
+"""Reference solvers, for use without a host: each one plain function on one screen.
+
+All share the signature of k-diffusion's samplers: `model(x, sigma * ones)` returns the denoised
+prediction D, `sigmas` descends to 0, `noise_sampler(sigma, sigma_next)` draws standard normal
+noise, `callback` is told {"i", "x", "sigma", "denoised"} a step. A state is z = alpha(sigma) x0 +
+sigma eps; the deterministic solvers integrate dz/dsigma = (z - D) / sigma, which holds for
+alpha = 1 (variance exploding) and alpha = 1 - sigma (flow matching) alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["SAMPLERS", "Solver", "ddim", "ddpm", "dpm_solver_2", "dpmpp_2m", "flow_sigmas"]
+
+NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+Arguments = dict[str, Any] | None
+Callback = Callable[[dict[str, Any]], None] | None
+
+
+class Solver(Protocol):
+    """A sampler function in the form of k-diffusion."""
+
+    def __call__(
+        self,
+        model: Callable[..., Tensor],
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Arguments = None,
+        callback: Callback = None,
+        disable: bool | None = None,
+    ) -> Tensor: ...
+
+
+def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
+    """Uniform flow-matching schedule from 1 to 0 in `steps` steps (Esser et al. 2024, eq. 23)."""
+    t = torch.linspace(1, 0, steps + 1)
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def flow_alpha(sigma: Tensor) -> Tensor:
+    """Signal level of flow matching at a sigma."""
+    return 1 - sigma
+
+
+def ddim(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Arguments = None,
+    callback: Callback = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """DDIM with eta = 0, which is Euler's method in sigma (Song 2021; Karras 2022)."""
+    extra_args = extra_args or {}
+    ones = x.new_ones(len(x))
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i] * ones, **extra_args)
+        _report(callback, i, x, sigmas[i], denoised)
+        x = x + to_d(x, sigmas[i], denoised) * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+def ddpm(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Arguments = None,
+    callback: Callback = None,
+    disable: bool | None = None,
+    noise_sampler: NoiseSampler | None = None,
+    alpha: Callable[[Tensor], Tensor] = flow_alpha,
+) -> Tensor:
+    """Ancestral sampling with the exact Gaussian posterior q(z_s | z_t, x0 = D) (Ho et al. 2020).
+
+    `alpha` gives the signal level of a sigma; the default is flow matching's.
+    """
+    extra_args = extra_args or {}
+    noise_sampler = noise_sampler or (lambda _sigma, _sigma_next: torch.randn_like(x))
+    ones = x.new_ones(len(x))
+    for i in range(len(sigmas) - 1):
+        t, s = sigmas[i], sigmas[i + 1]
+        denoised = model(x, t * ones, **extra_args)
+        _report(callback, i, x, t, denoised)
+        noise_level = (t**2 - (alpha(t) / alpha(s)) ** 2 * s**2).clamp(min=0).sqrt()
+        sigma_up = s * noise_level / t
+        sigma_down = (s**2 - sigma_up**2).clamp(min=0).sqrt()
+        x = alpha(s) * denoised + sigma_down * (x - alpha(t) * denoised) / t
+        if s > 0:
+            x = x + sigma_up * noise_sampler(t, s)
+    return x
+
+
+def dpm_solver_2(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Arguments = None,
+    callback: Callback = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """DPM-Solver-2: one midpoint in log sigma a step (Lu et al. 2022, algorithm 1)."""
+    extra_args = extra_args or {}
+    ones = x.new_ones(len(x))
+    for i in range(len(sigmas) - 1):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        denoised = model(x, sigma * ones, **extra_args)
+        _report(callback, i, x, sigma, denoised)
+        d = to_d(x, sigma, denoised)
+        if sigma_next > 0:
+            middle = (sigma * sigma_next).sqrt()
+            x_middle = x + d * (middle - sigma)
+            d = to_d(x_middle, middle, model(x_middle, middle * ones, **extra_args))
+        x = x + d * (sigma_next - sigma)
+    return x
+
+
+def dpmpp_2m(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Arguments = None,
+    callback: Callback = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M) in log sigma (Lu et al. 2022b, algorithm 2)."""
+    extra_args = extra_args or {}
+    ones = x.new_ones(len(x))
+    previous: Tensor | None = None
+    for i in range(len(sigmas) - 1):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        denoised = model(x, sigma * ones, **extra_args)
+        _report(callback, i, x, sigma, denoised)
+        extrapolated = denoised
+        if previous is not None and sigma_next > 0:
+            r = (sigmas[i - 1] / sigma).log() / (sigma / sigma_next).log()
+            extrapolated = denoised + (denoised - previous) / (2 * r)
+        ratio = sigma_next / sigma
+        x = ratio * x + (1 - ratio) * extrapolated
+        previous = denoised
+    return x
+
+
+def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
+    """Slope dz/dsigma of the probability flow (Karras et al. 2022, eq. 3)."""
+    return (x - denoised) / sigma
+
+
+def _report(
+    callback: Callback,
+    i: int,
+    x: Tensor,
+    sigma: Tensor,
+    denoised: Tensor,
+) -> None:
+    if callback is not None:
+        callback({"i": i, "x": x, "sigma": sigma, "denoised": denoised})
+
+
+SAMPLERS: dict[str, Solver] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "dpm_solver_2": dpm_solver_2,
+    "dpmpp_2m": dpmpp_2m,
+}
