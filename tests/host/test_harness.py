@@ -34,7 +34,7 @@ def test_imported_host_registers_our_nodes(host):
 @needs_nodes
 def test_live_server_lists_our_nodes(server):
     listed = server.get("/object_info")
-    assert set(listed) >= NODE_IDS, server.log_tail()
+    assert set(listed) >= NODE_IDS, server.log_tail(lines=300)
     assert all(listed[node_id]["category"].startswith("BayesDiff") for node_id in NODE_IDS)
 
 

@@ -1,0 +1,48 @@
+"""Promises the project makes about itself: who may import the host, and what it depends on."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.support.host_location import ROOT
+
+HOST_MODULES = {
+    *("comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution"),
+    *("folder_paths", "latent_preview", "node_helpers", "nodes", "server"),
+}
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The top-level names of a file's absolute imports, wherever in it they stand."""
+    names: set[str] = set()
+    for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+            names.add(statement.module.partition(".")[0])
+    return names
+
+
+def test_core_knows_no_host():
+    offenders = {
+        path.name: found
+        for path in (ROOT / "bayesdiff_core").rglob("*.py")
+        if (found := imported_packages(path) & HOST_MODULES)
+    }
+    assert offenders == {}
+
+
+def test_one_module_of_the_nodes_speaks_to_comfy():
+    speakers = [
+        path.name for path in (ROOT / "nodes").rglob("*.py") if "comfy" in imported_packages(path)
+    ]
+    assert len(speakers) <= 1, speakers
+
+
+def test_both_lists_of_requirements_agree():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line for line in lines if line and not line.startswith("#")]
+    assert listed == project["dependencies"]
