@@ -115,8 +115,10 @@ class FlowDenoiser:
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
         with self.model.layer.tap() as activations:
             outputs = self.outputs(z, sigma)
-        phi = self._combine(self.model.layer.features(activations[0]))
-        return Evaluation(outputs, (phi,), -sigma.expand(len(z)))
+        phi = self.model.layer.features(activations[0])
+        weights = (self.guidance_scale, 1 - self.guidance_scale) if self.guided else (1.0,)
+        guidance = tuple(zip(weights, phi.chunk(len(weights)), strict=True))
+        return Evaluation(outputs, (self._combine(phi),), -sigma.expand(len(z)), guidance)
 
     def conditional(self, z: Tensor, sigma: Tensor) -> Tensor:
         """D_c alone."""

@@ -34,11 +34,13 @@ class Evaluation:
     `outputs` are the guided denoised prediction D (B, C, *S) and, for solvers that read it, the
     unconditional one. `features` holds for each of them phi (B, P, D) combined over the calls of
     guidance as the outputs were: dD = output_scale * dW phi. `output_scale` (B,) is c_out.
+    `guidance` lists the calls behind D as (weight, phi) where the denoiser knows them apart.
     """
 
     outputs: tuple[Tensor, ...]
     features: tuple[Tensor, ...]
     output_scale: Tensor
+    guidance: tuple[tuple[float, Tensor], ...] = ()
 
 
 class Denoiser(Protocol):

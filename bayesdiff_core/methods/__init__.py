@@ -1,7 +1,16 @@
 """How the posterior on the weights becomes uncertainty of the latent: one small class a method."""
 
 from .base import Method, Propagated
+from .bayesdiff import BayesDiff, UnsupportedSolverError
 from .ensemble import Ensemble
 from .tangent import PRESETS, Tangent
 
-__all__ = ["PRESETS", "Ensemble", "Method", "Propagated", "Tangent"]
+__all__ = [
+    "PRESETS",
+    "BayesDiff",
+    "Ensemble",
+    "Method",
+    "Propagated",
+    "Tangent",
+    "UnsupportedSolverError",
+]
