@@ -76,3 +76,22 @@ def test_queue_reports_errors_of_nodes(server):
     execution = server.queue(prompt, check=False)
     assert execution.status == "error"
     assert execution.error["node_id"] == "2"
+
+
+def test_queue_can_be_interrupted_from_its_messages(server):
+    prompt = solid_image(768, 768)
+    prompt["3"] = {
+        "class_type": "ImageBlur",
+        "inputs": {"image": ["1", 0], "blur_radius": 31, "sigma": 3.0},
+    }
+    prompt["2"]["inputs"]["images"] = ["3", 0]
+
+    def interrupt(message):
+        if message["type"] == "executing" and message["data"]["node"] == "3":
+            server.post("/interrupt")
+
+    execution = server.queue(prompt, check=False, on_message=interrupt)
+    assert execution.status == "interrupted"
+    assert execution.error is None
+    with pytest.raises(ExecutionError, match="interrupted"):
+        raise ExecutionError(execution)

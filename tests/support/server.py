@@ -151,10 +151,10 @@ class ComfyServer:
             return response.read()
 
     def post(self, path: str, body: Any = None) -> Any:
-        """POST a JSON body; returns the decoded JSON answer, or None for an empty one."""
+        """POST a JSON body, or none; returns the decoded JSON answer, or None for an empty one."""
         request = urllib.request.Request(
             self.url + path,
-            data=json.dumps(body).encode(),
+            data=b"" if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=60) as response:
