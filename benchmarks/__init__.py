@@ -1,0 +1,1 @@
+"""Benchmarks: what the methods claim, measured on the bundled models."""

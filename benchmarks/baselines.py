@@ -1,0 +1,66 @@
+"""Maps that cost nothing and know no Bayes: what every uncertainty map has to beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayesdiff_core.process import SolverProcess
+from bayesdiff_core.recording import Recorder
+
+from .metrics import gradient_magnitude
+
+__all__ = ["free_maps"]
+
+
+def free_maps(process: SolverProcess) -> dict[str, Tensor]:
+    """Maps (B, H, W) by name, from one plain run of `process`, without observers of its own.
+
+    `noise shift` is the only one that costs something: a second run from a shifted start.
+    """
+    recorder = Recorder(process.trace.evaluations)
+    process.observers.append(recorder)
+    final = process.sample()
+    recording = recorder.finish(final, process.sigmas)
+    assert recording is not None
+    late = recording.denoised[len(recording.denoised) // 3 :]
+    grey = final.mean(1)
+    maps = {
+        "gradient magnitude": gradient_magnitude(final),
+        "total variation": total_variation(final),
+        "mid-grey": 1 - grey.square(),
+        "brightness": grey,
+        "late variance of denoised": late.var(0).mean(1),
+        "noise shift": noise_shift(process, final),
+    }
+    difference = guidance_difference(process, recording.states[-1], recording.sigmas[-1])
+    return maps if difference is None else {**maps, "|cond - uncond|": difference}
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """|dx| + |dy| by forward differences (B, H, W), mean over channels."""
+    dx = (images.roll(-1, -1) - images).abs()
+    dy = (images.roll(-1, -2) - images).abs()
+    dx[..., -1], dy[..., -1, :] = 0, 0
+    return (dx + dy).mean(1)
+
+
+def noise_shift(process: SolverProcess, final: Tensor, size: float = 0.01) -> Tensor:
+    """How far the image moves when the initial noise is shifted by a constant."""
+    x = process.x
+    process.x = x + size
+    try:
+        moved = process.replay(process.denoise)
+    finally:
+        process.x = x
+    return (moved - final).square().mean(1).sqrt() / size
+
+
+def guidance_difference(process: SolverProcess, z: Tensor, sigma: Tensor) -> Tensor | None:
+    """|D_c - D_u| (B, H, W) at the last evaluation, where the denoiser has both sides."""
+    denoiser = process.denoiser
+    if not hasattr(denoiser, "conditional"):
+        return None
+    with torch.no_grad():
+        difference = denoiser.conditional(z, sigma) - denoiser.unconditional(z, sigma)  # type: ignore[attr-defined]
+    return difference.square().mean(1).sqrt()

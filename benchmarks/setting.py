@@ -1,0 +1,117 @@
+"""One cell of a benchmark: a bundled model, a sampler, a guidance scale and a batch of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bayesdiff_core.flow import FlowDenoiser, FlowModel
+from bayesdiff_core.laplace import LaplacePosterior
+from bayesdiff_core.process import Observer, SolverProcess
+from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
+from demo.bundle import load_model
+
+__all__ = ["CACHE", "BenchmarkModel", "Setting", "cached", "load_benchmark_model"]
+
+CACHE = Path(__file__).parent.parent / ".cache" / "benchmarks"
+
+FIT_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A bundled model with a posterior fitted on samples of its own."""
+
+    name: str
+    flow: FlowModel
+    posterior: LaplacePosterior
+    shape: tuple[int, ...]
+    label_count: int
+    classes: int
+
+    def labels(self, count: int, seed: int) -> Tensor:
+        """Random labels (count, L)."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(self.classes, (count, self.label_count), generator=generator)
+
+    def denoiser(self, labels: Tensor, guidance_scale: float) -> FlowDenoiser:
+        null = torch.full_like(labels, self.classes)
+        return FlowDenoiser(self.flow, labels, null, guidance_scale)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`count` images of `model` by `sampler` in `steps` steps at `guidance_scale`."""
+
+    model: str
+    sampler: str
+    steps: int
+    guidance_scale: float
+    count: int
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.sampler} {self.steps}, cfg {self.guidance_scale:g}"
+
+    def process(self, observers: tuple[Observer, ...] = ()) -> SolverProcess:
+        """A fresh process: the same initial noise, labels and solver noise every time."""
+        model = load_benchmark_model(self.model)
+        generator = torch.Generator().manual_seed(1000 + self.seed)
+        x = torch.randn(self.count, *model.shape, generator=generator)
+        labels = model.labels(self.count, self.seed)
+        return SolverProcess(
+            SAMPLERS[self.sampler],
+            model.denoiser(labels, self.guidance_scale),
+            x,
+            flow_sigmas(self.steps),
+            name=self.sampler,
+            noise=lambda: torch.randn(x.shape, generator=generator),
+            observers=observers,
+        )
+
+    @property
+    def posterior(self) -> LaplacePosterior:
+        return load_benchmark_model(self.model).posterior
+
+
+@lru_cache
+def load_benchmark_model(name: str) -> BenchmarkModel:
+    """Load a bundled model and fit its posterior, which takes some seconds."""
+    network, config = load_model(name)
+    labels = torch.zeros(1, config.n_labels, dtype=torch.long)
+    flow = FlowModel(network, config.sample_shape, labels)
+    sums = flow.fit(own_samples(flow, config), torch.Generator().manual_seed(0), draws=4)
+    return BenchmarkModel(
+        name, flow, flow.posterior(sums), config.sample_shape, config.n_labels, config.null_label
+    )
+
+
+def own_samples(flow: FlowModel, config) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
+    """Samples of the model itself with their labels, in batches: no data set is needed."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(FIT_IMAGES // 64):
+        labels = torch.randint(config.null_label, (64, config.n_labels), generator=generator)
+        x = torch.randn(64, *config.sample_shape, generator=generator)
+        denoiser = FlowDenoiser(flow, labels)
+        process = SolverProcess(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20))
+        yield process.sample(), labels
+
+
+def cached(key: str, compute) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    """Tensors computed once and kept in the cache folder under the hash of `key`."""
+    path = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    if path.is_file():
+        return load_file(path)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
+    unfinished = path.with_suffix(".part")
+    save_file(tensors, unfinished, {"key": key})
+    unfinished.replace(path)
+    return tensors

@@ -1,0 +1,64 @@
+"""Trajectory and contrast measure what they say."""
+
+import torch
+
+from bayesdiff_core.moments import Welford
+from bayesdiff_core.process import SolverProcess
+from bayesdiff_core.recording import Recorder
+from bayesdiff_core.samplers import ddim, flow_sigmas
+from bayesdiff_core.signals import TrajectoryVariance, contrast, smooth, trajectory_variance
+from tests.core.linear import LinearDenoiser
+
+
+def renoise(sigma, noise, x0):
+    return (1 - sigma) * x0 + sigma * noise
+
+
+def test_trajectory_is_the_variance_of_the_late_predictions():
+    denoiser = LinearDenoiser(2, 6, torch.ones(36, 1))
+    x = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    trajectory, recorder = TrajectoryVariance(12), Recorder(12)
+    process = SolverProcess(ddim, denoiser, x, flow_sigmas(12), observers=[trajectory, recorder])
+    recording = recorder.finish(process.sample(), process.sigmas)
+    late = recording.denoised[4:]
+    torch.testing.assert_close(trajectory.map(), late.var(0).mean(1))
+    torch.testing.assert_close(trajectory_variance(late), late.var(0).mean(1))
+
+
+def test_welford_is_the_unbiased_variance():
+    values = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0)) + 100
+    moments = Welford()
+    for value in values:
+        moments.add(value)
+    torch.testing.assert_close(moments.variance(), values.var(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(moments.mean, values.mean(0))
+
+
+def test_contrast_is_high_exactly_where_the_prompt_explains_less():
+    x0 = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    wrong = torch.zeros_like(x0)
+    wrong[..., :8] = 1.0
+    conditional = lambda z, _sigma: x0.expand_as(z) + wrong  # noqa: E731
+    unconditional = lambda z, _sigma: x0.expand_as(z) + 0.5  # noqa: E731
+    levels = [torch.tensor(0.3), torch.tensor(0.6)]
+    generator = torch.Generator().manual_seed(1)
+    found = contrast(conditional, unconditional, x0, renoise, levels, generator, radius=0)
+    torch.testing.assert_close(found[..., :8], torch.full((1, 16, 8), 2 * (1 - 0.25)))
+    torch.testing.assert_close(found[..., 8:], torch.full((1, 16, 8), 2 * -0.25))
+
+
+def test_contrast_is_repeatable_and_zero_without_a_condition():
+    x0 = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    same = lambda z, sigma: z * (1 - sigma)  # noqa: E731
+    levels = [torch.tensor(0.4)]
+    found = contrast(same, same, x0, renoise, levels, torch.Generator().manual_seed(3))
+    assert not found.any()
+
+
+def test_smoothing_keeps_constants_and_mass_inside():
+    maps = torch.full((2, 9, 7), 3.0)
+    torch.testing.assert_close(smooth(maps, 2), maps)
+    point = torch.zeros(1, 9, 9)
+    point[0, 4, 4] = 1
+    assert smooth(point, 1).sum() == 1
+    assert torch.equal(smooth(point, 0), point)
