@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .ranking import pool
 from .recording import Recording
 
 __all__ = ["ARTIFACT_SOURCES", "SIGNALS", "Signal", "Uncertainty"]
@@ -22,8 +23,6 @@ SIGNALS = {
 ARTIFACT_SOURCES = ("contrast", "trajectory", "posterior")
 """The signals that `artifact` may stand for, the best detector of malformed content first."""
 
-TOP_SHARE = 0.1
-
 
 @dataclass(frozen=True)
 class Signal:
@@ -35,9 +34,7 @@ class Signal:
     @property
     def scores(self) -> Tensor:
         """One number an image (B,): the mean of the highest tenth of the map."""
-        flat = self.map.flatten(1)
-        count = max(1, round(flat.shape[1] * TOP_SHARE))
-        return flat.topk(count, dim=1).values.mean(1)
+        return pool(self.map.flatten(1, -2), "top10")
 
 
 @dataclass
