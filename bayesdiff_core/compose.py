@@ -97,7 +97,8 @@ def color_bar(
         height: Of the picture, in pixels, at least 64.
         limits: From `scale_limits`, shape (B, 2).
         colormap: The one the heatmap has.
-        unit: What the numbers are, written upwards along the bar.
+        unit: What the numbers are, written upwards along the bar; left out where the bar is too
+            short for it.
 
     Returns:
         RGB in [0, 1], shape (B, height, W, 3), W following from the longest number.
@@ -111,8 +112,9 @@ def color_bar(
             "enlarge the image first, or switch the colour bar off."
         )
     size = max(MINIMUM_TEXT, round(height / 28))
+    unit = unit if text_width(unit, size) <= height else ""
     pairs = [(low, high) for low, high in limits.tolist()]
-    ticks = [nice_ticks(*pair, max(2, height // (4 * size))) for pair in pairs]
+    ticks = [nice_ticks(*pair, max(2, height // (5 * size))) for pair in pairs]
     widest = max(text_width(label, size) for marks in ticks for _, label in marks)
     width = size // 2 + size + size // 2 + widest + (size + size // 2 if unit else size // 4)
     blank = np.tile(np.array(BACKGROUND, dtype=np.float32), (height, width, 1))

@@ -100,7 +100,7 @@ def keep_percent(order: Tensor, percent: float) -> Tensor:
     """
     if not 0.0 < percent <= 100.0:
         raise ValueError(f"The share to keep lies above 0 and up to 100 percent, not {percent}.")
-    # 10 percent of 30 is 3, though its product in floating point is a little more.
+    # 16.1 percent of 1000 is 161, though the product in floating point is a little more.
     return order[: math.ceil(len(order) * percent / 100.0 - 1e-9)]
 
 

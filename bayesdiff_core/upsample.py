@@ -51,14 +51,17 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: Interpolation = "bilinea
 
 
 def guided_upsample(
-    maps: Tensor, images: Tensor, radius: int = 2, smoothness: float = 1e-3
+    maps: Tensor, images: Tensor, radius: int = 1, smoothness: float = 1e-3
 ) -> Tensor:
     """Brings maps to the resolution of the images, with steps where the images have edges.
+
+    Made to be looked at: where the image has no edge the map is averaged over a few of its pixels,
+    so that its noise goes, and a small peak gets a little lower. Read values off `upsample`.
 
     Arguments:
         maps: Shape (B, h, w), any unit; scaling or shifting it scales or shifts the result.
         images: The guides, RGB in [0, 1], shape (B, H, W, 3) or (1, H, W, 3).
-        radius: Half the side of a window, in pixels of the map.
+        radius: Half the side of a window, in pixels of the map. More is smoother, lower at peaks.
         smoothness: Variance of the image, squared units of [0, 1], below which it is taken for
             texture and not for an edge.
 

@@ -154,10 +154,13 @@ class TestUpsample:
         assert (resized.amax(dim=(1, 2)) <= maps.amax(dim=(1, 2))).all()
         assert (resized.amin(dim=(1, 2)) >= maps.amin(dim=(1, 2))).all()
 
-    def test_bicubic_does_not_ring_around_a_peak(self):
-        maps = torch.zeros(1, 9, 9)
-        maps[0, 4, 4] = 1.0
-        assert upsample(maps, (72, 72), "bicubic").min() == 0.0
+    def test_bicubic_does_not_ring_around_a_peak_in_a_slope(self):
+        slope = torch.arange(9.0)[None, :, None].expand(1, 9, 9)
+        peak = slope.clone()
+        peak[0, 4, 4] += 100.0
+        plain, peaked = (upsample(maps, (72, 72), "bicubic") for maps in (slope, peak))
+        # Plain bicubic interpolation dips by 7 beside the peak; one pixel of the slope may stay.
+        assert (peaked - plain).min() >= -1.0 - 1e-5
 
     @pytest.mark.parametrize("size", [(64, 64), (50, 70)])
     def test_guided_keeps_constants_and_bounds(self, size):
@@ -169,16 +172,18 @@ class TestUpsample:
         assert (result.amax(dim=(1, 2)) <= maps.amax(dim=(1, 2))).all()
         assert (result.amin(dim=(1, 2)) >= maps.amin(dim=(1, 2))).all()
 
-    @pytest.mark.parametrize("edge", [64, 67])
+    @pytest.mark.parametrize("edge", [60, 64, 67])
     def test_guided_puts_a_step_where_the_image_has_its_edge(self, edge):
         guide = torch.full((1, 128, 128, 3), 0.2)
         guide[:, :, edge:] = torch.tensor([0.7, 0.5, 0.4])
         sharp = torch.full((1, 128, 128), 1.0)
         sharp[:, :, edge:] = 3.0
         maps = torch.nn.functional.avg_pool2d(sharp[:, None], 8)[:, 0]
-        result = guided_upsample(maps, guide)
-        assert (result - sharp).abs().max() < 0.1
-        assert (upsample(maps, (128, 128)) - sharp).abs().max() > 0.5
+        # A pixel of the map is 8 wide: interpolation makes at most an eighth of the step in one.
+        guided, plain = guided_upsample(maps, guide), upsample(maps, (128, 128))
+        assert (guided.diff(dim=2)[:, :, edge - 1] > 0.8 * 2.0).all()
+        assert (plain.diff(dim=2)[:, :, edge - 1] < 0.13 * 2.0).all()
+        assert (guided - sharp).abs().mean() < 0.2 * (plain - sharp).abs().mean()
 
     def test_guided_follows_the_unit_of_the_map(self):
         maps, guide = noise(1, 8, 8), images(1, 64, 64, 3)
