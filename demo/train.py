@@ -52,7 +52,7 @@ RECIPES = {
             widths=(32, 64, 64),
             blocks=1,
         ),
-        steps=3000,
+        steps=2400,
     ),
     "emoji": Recipe(
         SceneConfig(
@@ -236,9 +236,10 @@ def main() -> None:
     parser.add_argument("target", choices=["digits", "emoji", "oracles"])
     parser.add_argument("--steps", type=int, help="length of the run; default: the recipe's")
     parser.add_argument("--export-every", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     if arguments.target == "oracles":
         train_oracles()
