@@ -61,7 +61,7 @@ RECIPES = {
             image_size=32,
             label_grid=(1, 1),
             class_names=data.EMOJI_CATEGORIES,
-            widths=(64, 64, 96),
+            widths=(32, 96, 96),
             blocks=1,
         ),
         steps=5000,

@@ -1,0 +1,187 @@
+"""Figures of the model cards: ``python -m demo.evaluate [digits] [emoji] [oracles]``.
+
+Prints one JSON line a figure. With ``--sheets FOLDER`` it also writes grids of samples as PNG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+
+from . import data
+from .bundle import MODELS, load_model
+from .network import SceneUNet
+from .oracle import Oracle, accepted_quadrants, load_oracle
+from .sampling import sample
+from .train import held_out_loss
+
+__all__ = ["evaluate_digits", "evaluate_emoji", "evaluate_oracles", "frechet_distance", "sheet"]
+
+SEED = 2024
+
+
+def evaluate_digits(sheets: Path | None, samples: int) -> None:
+    """Share of quadrants that show the digit asked for, by guidance scale."""
+    model, config = load_model("digits")
+    oracle = load_oracle("digits")
+    training, held_out = data.digits().split()
+    _report_model(model, data.scene_batches(training), data.scene_batches(held_out))
+    generator = torch.Generator().manual_seed(SEED)
+    labels = torch.randint(10, (samples, config.n_labels), generator=generator)
+    for guidance in (1.0, 1.5, 3.0):
+        scenes = sample(model, labels, guidance, seed=SEED)
+        _report(
+            model="digits",
+            guidance=guidance,
+            samples=samples,
+            accepted=accepted_quadrants(oracle, scenes, labels).float().mean().item(),
+            **_spread(scenes),
+        )
+        if sheets:
+            cv2.imwrite(str(sheets / f"digits_{guidance}.png"), sheet(scenes[:64]))
+
+
+def evaluate_emoji(sheets: Path | None, samples: int) -> None:
+    """Range, agreement with the category, Frechet distance and closeness to training images."""
+    model, config = load_model("emoji")
+    oracle = load_oracle("emoji")
+    training, held_out = data.emoji().split()
+    _report_model(model, data.emoji_batches(training), data.emoji_batches(held_out))
+
+    reference = _with_mirrored(training)
+    features = oracle.features(training.images)
+    _report(
+        images="emoji, held out",
+        frechet_to_training=frechet_distance(oracle.features(held_out.images), features),
+        nearest_training_rms=nearest_distances(held_out.images, reference).median().item(),
+        category_recognised=_recognised(oracle, held_out.images, held_out.labels),
+    )
+    labels = torch.arange(samples)[:, None] % len(config.class_names)
+    for guidance in (1.0, 2.0, 3.0):
+        images = sample(model, labels, guidance, seed=SEED)
+        nearest = nearest_distances(images.clamp(-1, 1), reference)
+        _report(
+            model="emoji",
+            guidance=guidance,
+            samples=samples,
+            category_recognised=_recognised(oracle, images, labels[:, 0]),
+            frechet_to_training=frechet_distance(oracle.features(images.clamp(-1, 1)), features),
+            nearest_training_rms=nearest.median().item(),
+            copies=(nearest < 0.1).float().mean().item(),
+            **_spread(images),
+        )
+        if sheets:
+            cv2.imwrite(str(sheets / f"emoji_{guidance}.png"), sheet(images[:64]))
+
+
+def evaluate_oracles(sheets: Path | None, samples: int) -> None:
+    """Accuracy on held-out images."""
+    for name, source in (("digits", data.digits()), ("emoji", data.emoji())):
+        _, held_out = source.split()
+        oracle = load_oracle(name)
+        _report(
+            oracle=name,
+            held_out_images=len(held_out.labels),
+            held_out_accuracy=_recognised(oracle, held_out.images, held_out.labels),
+            file_bytes=(MODELS / f"oracle_{name}.safetensors").stat().st_size,
+        )
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """Frechet distance of two feature sets (N, D), (M, D), each taken as a Gaussian.
+
+    Heusel et al., 2017, with the oracle's features in place of Inception's: comparable only
+    between runs of this project.
+    """
+    mean = features.mean(0) - reference.mean(0)
+    first, second = features.double().T.cov(), reference.double().T.cov()
+    # tr (AB)^(1/2) is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2).
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    return (mean.double().square().sum() + first.trace() + second.trace() - 2 * cross).item()
+
+
+def nearest_distances(images: Tensor, reference: Tensor) -> Tensor:
+    """Root mean square pixel difference (B,) to the nearest reference image, range [0, 2]."""
+    pixels = images[0].numel()
+    return torch.cdist(images.flatten(1), reference.flatten(1)).amin(dim=1) / pixels**0.5
+
+
+def sheet(images: Tensor, scale: int = 3, columns: int = 8) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] as one grid, uint8 (H', W', C), channels in OpenCV order."""
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().flip(1)
+    b, c, height, width = pixels.shape
+    rows = b // columns
+    grid = pixels[: rows * columns].reshape(rows, columns, c, height, width)
+    grid = grid.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, c)
+    return grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
+
+
+def _report_model(model: SceneUNet, training: data.Batches, held_out: data.Batches) -> None:
+    null_label = model.config.null_label
+    _report(
+        model=model.config.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        file_bytes=(MODELS / f"{model.config.name}.safetensors").stat().st_size,
+        training_loss=held_out_loss(model, training, null_label),
+        held_out_loss=held_out_loss(model, held_out, null_label),
+    )
+
+
+def _recognised(oracle: Oracle, images: Tensor, labels: Tensor) -> float:
+    with torch.no_grad():
+        return (oracle(images.clamp(-1, 1)).argmax(-1) == labels).float().mean().item()
+
+
+def _with_mirrored(source: data.Images) -> Tensor:
+    return torch.cat([source.images, source.images[source.mirrored].flip(-1)])
+
+
+def _spread(images: Tensor) -> dict[str, float]:
+    """Extremes over all images, and the smallest and largest standard deviation of one image."""
+    deviation = images.flatten(1).std(dim=1)
+    return {
+        "minimum": images.min().item(),
+        "maximum": images.max().item(),
+        "std_smallest": deviation.min().item(),
+        "std_largest": deviation.max().item(),
+    }
+
+
+def _report(**figures: object) -> None:
+    rounded = {
+        key: float(f"{value:.4g}") if isinstance(value, float) else value
+        for key, value in figures.items()
+    }
+    print(json.dumps(rounded), flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    evaluations = {
+        "digits": evaluate_digits,
+        "emoji": evaluate_emoji,
+        "oracles": evaluate_oracles,
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", default=list(evaluations), metavar="TARGET")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--sheets", type=Path, help="folder for grids of samples")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.sheets:
+        arguments.sheets.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        for target in arguments.targets:
+            evaluations[target](arguments.sheets, arguments.samples)
+
+
+if __name__ == "__main__":
+    main()
