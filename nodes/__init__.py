@@ -1,0 +1,21 @@
+"""The nodes, one a file; what they share with the host lies in `host`."""
+
+from .demo_latent import DemoLatent
+from .demo_model import DemoModel
+from .demo_prompt import DemoPrompt
+from .laplace_fit import LaplaceFit
+from .load_laplace import LoadLaplace
+from .save_laplace import SaveLaplace
+from .uncertain_ksampler import UncertainKSampler
+from .uncertainty_heatmap import UncertaintyHeatmap
+
+NODES = [
+    LaplaceFit,
+    UncertainKSampler,
+    UncertaintyHeatmap,
+    SaveLaplace,
+    LoadLaplace,
+    DemoModel,
+    DemoPrompt,
+    DemoLatent,
+]

@@ -1,0 +1,42 @@
+"""Guidance functions that remember, such as momentum, and how to call them without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CellType
+from typing import Any
+
+from torch import Tensor
+
+from ...bayesdiff_core.process import tile
+
+__all__ = ["unchanged"]
+
+
+@contextmanager
+def unchanged(model_options: dict[str, Any], batch: int, copies: int = 1) -> Iterator[None]:
+    """What functions among the options change in their variables is undone at the end.
+
+    What they remember of a batch of latents is there for its `copies`, tile-major.
+    """
+    saved = [(cell, cell.cell_contents) for cell in _cells(model_options)]
+    try:
+        for cell, value in saved:
+            if copies > 1 and isinstance(value, Tensor) and value.ndim > 3 and len(value) == batch:
+                cell.cell_contents = tile(value, copies)
+        yield
+    finally:
+        for cell, value in saved:
+            cell.cell_contents = value
+
+
+def _cells(model_options: dict[str, Any]) -> Iterator[CellType]:
+    for option in model_options.values():
+        for function in option if isinstance(option, list) else [option]:
+            for cell in getattr(function, "__closure__", None) or ():
+                try:
+                    cell.cell_contents  # noqa: B018
+                except ValueError:  # not yet assigned
+                    continue
+                yield cell

@@ -1,0 +1,81 @@
+"""The signal `contrast` of the core with the host's conditional and unconditional predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.process import tile
+from ...bayesdiff_core.signals import CONTRAST_LEVELS, contrast
+from .conds import Conds
+
+__all__ = ["contrast_levels", "contrast_map", "has_two_sides"]
+
+
+def has_two_sides(conds: Conds) -> bool:
+    """Whether there is a prompt and something to compare it with."""
+    return bool(conds.get("positive")) and bool(conds.get("negative"))
+
+
+def contrast_map(
+    model: Any,
+    conds: Conds,
+    latent: Tensor,
+    model_options: dict[str, Any],
+    seed: int,
+    copies: int = 1,
+) -> Tensor:
+    """Contrast (n * B, *S) of clean latents (n * B, C, *S) in the space the model sees.
+
+    Needs the loaded model and processed conditionings, as they are within a sampler. All copies
+    are judged with the same noise.
+    """
+    sides = _Sides(model, conds, model_options)
+    batch = len(latent) // copies
+
+    def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
+        return model.model_sampling.noise_scaling(sigma, tile(noise[:batch], copies), clean)
+
+    levels = contrast_levels(model.model_sampling, latent.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return contrast(sides.conditional, sides.unconditional, latent, renoise, levels, generator)
+
+
+def contrast_levels(
+    model_sampling: Any, device: torch.device, levels: Sequence[float] = CONTRAST_LEVELS
+) -> list[Tensor]:
+    """Noise levels with noise to signal t : 1 - t, within what the model was trained on."""
+    flow = isinstance(model_sampling, comfy.model_sampling.CONST)
+    low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
+    sigmas = [t if flow else t / (1 - t) for t in levels]
+    return [torch.tensor(min(max(sigma, low), high), device=device) for sigma in sigmas]
+
+
+@dataclass
+class _Sides:
+    """Both predictions at a state, made in one call and handed out one after the other."""
+
+    model: Any
+    conds: Conds
+    model_options: dict[str, Any]
+    _unconditional: Tensor | None = None
+
+    def conditional(self, z: Tensor, sigma: Tensor) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        sides = [self.conds["positive"], self.conds["negative"]]
+        with_prompt, self._unconditional = comfy.samplers.calc_cond_batch(
+            self.model, sides, z, sigma * z.new_ones(len(z)), self.model_options
+        )
+        return with_prompt
+
+    def unconditional(self, _z: Tensor, _sigma: Tensor) -> Tensor:
+        """Of the state that `conditional` has just seen."""
+        assert self._unconditional is not None
+        return self._unconditional

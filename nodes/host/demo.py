@@ -1,0 +1,123 @@
+"""The bundled networks as models of the host, with a latent that is the picture itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models_base
+import torch
+from torch import Tensor, nn
+
+from ...demo.network import SceneConfig, SceneUNet
+
+__all__ = ["demo_config", "pixel_vae", "wrap_network"]
+
+
+class PixelFormat(comfy.latent_formats.LatentFormat):
+    """Pictures in [-1, 1], grey or in colour."""
+
+    def __init__(self, channels: int) -> None:
+        self.latent_channels = channels
+        colour = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+        self.latent_rgb_factors = [[1.0, 1.0, 1.0]] if channels == 1 else colour
+
+
+class DemoNetwork(nn.Module):
+    """The plain network under the host's way of calling one."""
+
+    def __init__(self, network: SceneUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor, **_options: Any) -> Tensor:
+        return self.network(x, timesteps, y)
+
+
+class DemoModel(comfy.model_base.BaseModel):
+    """Flow matching whose conditioning is a grid of labels.
+
+    The prompt arrives as numbers (B, labels, 1), 0 for "none" and 1 + label otherwise: a zeroed
+    conditioning is the unconditional one, as with text.
+    """
+
+    def __init__(self, network: SceneUNet, device: torch.device) -> None:
+        super().__init__(
+            _model_config(network.config), comfy.model_base.ModelType.FLOW, device=device
+        )
+        self.scene: SceneConfig = network.config
+        self.diffusion_model = DemoNetwork(network)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        out = super().extra_conds(**{**kwargs, "cross_attn": None})
+        codes = kwargs.get("cross_attn")
+        if codes is None or codes.shape[1:] != (self.scene.n_labels, 1):
+            raise ValueError(
+                f"This conditioning is not one for the bundled model '{self.scene.name}'. Make it "
+                "with BayesDiffDemoPrompt, connected to the same model."
+            )
+        labels = codes[..., 0].round().long() - 1
+        labels = torch.where(labels < 0, self.scene.null_label, labels)
+        out["y"] = comfy.conds.CONDRegular(labels.to(kwargs["device"]))
+        return out
+
+
+def wrap_network(network: SceneUNet) -> comfy.model_patcher.ModelPatcher:
+    """MODEL of a network of `demo.network`."""
+    management = comfy.model_management
+    offload_device = management.unet_offload_device()
+    model = DemoModel(network, offload_device).to(offload_device)
+    return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload_device)
+
+
+def demo_config(model: Any) -> SceneConfig:
+    """Shape and labels of a bundled model. Raises ValueError for any other MODEL."""
+    if not isinstance(model.model, DemoModel):
+        raise ValueError(
+            "This node belongs to the bundled models; connect BayesDiffDemoModel to it. Other "
+            "models have prompts and latents of their own."
+        )
+    return model.model.scene
+
+
+class GreyPixels(nn.Module):
+    """A grey picture as latent of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def encode(self, pixels: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        return pixels.mean(1, keepdim=True)
+
+    def decode(self, samples: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        return samples.expand(-1, 3, *samples.shape[2:])
+
+
+def pixel_vae(channels: int) -> comfy.sd.VAE:
+    """VAE that only changes the layout, between pictures and latents that are pictures."""
+    vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    if channels == 1:
+        vae.first_stage_model = GreyPixels().eval().to(vae.vae_dtype)
+        vae.latent_channels = 1
+        vae.patcher = comfy.model_patcher.ModelPatcher(
+            vae.first_stage_model, vae.device, vae.patcher.offload_device
+        )
+    return vae
+
+
+def _model_config(scene: SceneConfig) -> comfy.supported_models_base.BASE:
+    config = comfy.supported_models_base.BASE({"disable_unet_model_creation": True})
+    config.latent_format = PixelFormat(scene.channels)
+    config.sampling_settings = {"shift": 1.0, "multiplier": 1.0}
+    config.memory_usage_factor = 0.1
+    return config

@@ -1,0 +1,248 @@
+"""The host's guided model as the core's `Denoiser`.
+
+D is what the sampler's call returns: guidance, areas, masks and inpainting are the host's own
+code. How D depends on the predictions of the single conditions, and so on their features, is read
+off the guider by forward-mode differentiation, for any guider and without a call of the model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ...bayesdiff_core.last_layer import OutputMap
+from ...bayesdiff_core.process import Evaluation, tile
+from .closures import unchanged
+from .tap import CondCall, Tap
+
+__all__ = ["HostDenoiser"]
+
+Arguments = dict[str, Any]
+Weights = dict[tuple[int, int], Tensor]
+
+
+class HostDenoiser:
+    """The model as a sampler of the host calls it, for a batch (B, C, *S) and copies of it.
+
+    `model_k` is what the sampler calls and `arguments` its keyword arguments. `reads_uncond` says
+    that the sampler also reads the unconditional prediction, as the *_cfg_pp samplers do.
+    """
+
+    def __init__(
+        self, model_k: Any, arguments: Arguments, shape: torch.Size, reads_uncond: bool
+    ) -> None:
+        self.model_k = model_k
+        self.arguments = arguments
+        self.shape = shape
+        self.reads_uncond = reads_uncond
+        self.tap: Tap | None = None
+        self._running: tuple[Arguments, Tensor] | None = None
+        self._deltas: Tensor | None = None
+        self._fits = 1 << 30
+
+    @property
+    def output_map(self) -> OutputMap:
+        return self._tap.layer.shapes[self.shape[1:]].output_map
+
+    def outputs(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+        """Outputs at z (n * B, C, *S); nothing of the running sampler's state is touched."""
+        with self._capture(self.arguments) as (arguments, captured):
+            denoised = self._call(z, sigma, arguments, aside=True)
+            return (denoised, torch.cat(captured)) if self.reads_uncond else (denoised,)
+
+    def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """D at z (n * B, C, *S) by the call that the running sampler has just made."""
+        if self._running is None:
+            return self._call(z, sigma, self.arguments)
+        arguments, vector = self._running
+        return self._call(z, vector if len(vector) == len(z) else sigma, arguments)
+
+    def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
+        """Outputs at z (B, C, *S) by the running sampler's call, with their features."""
+        arguments, vector = self._running or (self.arguments, sigma)
+        with self._capture(arguments) as (arguments, captured), self._tap.recording() as calls:
+            denoised = self._call(z, vector, arguments)
+        outputs = (denoised, *captured)
+        weights = self._guider_weights(calls, sigma)
+        return Evaluation(
+            outputs,
+            tuple(_combine(weight, calls) for weight in weights),
+            self._output_scale(z, sigma),
+            _apart(weights[0], calls),
+        )
+
+    @contextmanager
+    def perturbed(self, deltas: Tensor) -> Iterator[None]:
+        self._deltas = deltas
+        try:
+            yield
+        finally:
+            self._deltas = None
+
+    @contextmanager
+    def running(self, arguments: Arguments, sigma: Tensor) -> Iterator[None]:
+        """While open, `denoise` and `evaluate` make the very call that the sampler made."""
+        self._running = (arguments, sigma)
+        try:
+            yield
+        finally:
+            self._running = None
+
+    @property
+    def _tap(self) -> Tap:
+        if self.tap is None:
+            raise RuntimeError("The last layer of this run is not open: it has no posterior.")
+        return self.tap
+
+    @contextmanager
+    def _capture(self, arguments: Arguments) -> Iterator[tuple[Arguments, list[Tensor]]]:
+        """Arguments that also leave the unconditional prediction in a list, if it is read."""
+        captured: list[Tensor] = []
+        if not self.reads_uncond:
+            yield arguments, captured
+            return
+
+        def keep(args: dict[str, Any]) -> Tensor:
+            captured.append(args["uncond_denoised"])
+            return args["denoised"]
+
+        options = arguments["model_options"].copy()
+        options["sampler_post_cfg_function"] = [
+            *options.get("sampler_post_cfg_function", ()), keep,
+        ]  # fmt: skip
+        options["disable_cfg1_optimization"] = True
+        yield {**arguments, "model_options": options}, captured
+
+    def _call(self, z: Tensor, sigma: Tensor, arguments: Arguments, aside: bool = False) -> Tensor:
+        """D at n copies of the batch, in fewer at a time when memory is short.
+
+        A call `aside` of the run leaves no trace in guidance functions that remember.
+        """
+        batch = self.shape[0]
+        copies = len(z) // batch
+        results: list[Tensor] = []
+        first = 0
+        while first < copies:
+            count = min(self._fits, copies - first)
+            try:
+                part = z[first * batch : (first + count) * batch]
+                with self._for_copies(first, count, aside):
+                    results.append(self._call_copies(part, sigma, arguments, count))
+                first += count
+                continue
+            except torch.cuda.OutOfMemoryError:
+                if count == 1:
+                    raise
+            # Out of the handler, whose traceback holds the tensors that did not fit.
+            self._fits = count // 2
+            comfy.model_management.soft_empty_cache()
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    @contextmanager
+    def _for_copies(self, first: int, count: int, aside: bool) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self._deltas is not None:
+                stack.enter_context(self._tap.moved(self._deltas[first : first + count]))
+            if aside:
+                stack.enter_context(unchanged(self._options, self.shape[0], count))
+            yield
+
+    def _call_copies(self, z: Tensor, sigma: Tensor, arguments: Arguments, count: int) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        vector = sigma if sigma.shape == z.shape[:1] else sigma * z.new_ones(len(z))
+        if count == 1:
+            return self.model_k(z, vector, **arguments)
+        model_k = copy.copy(self.model_k)
+        model_k.noise = tile(model_k.noise, count)
+        if model_k.latent_image is not None:
+            model_k.latent_image = tile(model_k.latent_image, count)
+        mask = arguments.get("denoise_mask")
+        if mask is not None:
+            arguments = {**arguments, "denoise_mask": tile(mask, count)}
+        return model_k(z, vector, **arguments)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return self.arguments["model_options"]
+
+    def _guider_weights(self, calls: list[CondCall], sigma: Tensor) -> list[Weights]:
+        """For each output its derivative by every prediction that the guider was given."""
+        vector = sigma if sigma.ndim else sigma.expand(self.shape[0])
+        weights: list[Weights] = [{} for _ in range(2 if self.reads_uncond else 1)]
+        for j, call in enumerate(calls):
+            for i, phi in enumerate(call.features):
+                if phi is None:
+                    continue
+                tangents = self._guider_tangents(calls, (j, i), vector)
+                for weight, tangent in zip(weights, tangents, strict=True):
+                    if tangent is not None:
+                        weight[j, i] = self.output_map.average(tangent)
+        return weights
+
+    def _guider_tangents(
+        self, calls: list[CondCall], moving: tuple[int, int], vector: Tensor
+    ) -> list[Tensor | None]:
+        """Change of every output (B, C, *S) when one prediction moves by 1 everywhere.
+
+        Exact for guiders that act on each element alone; where they act on the whole latent, as
+        rescaling does, it is their answer to a uniform change.
+        """
+
+        def reply(index: tuple[int, int], prediction: Tensor) -> Tensor:
+            primal = prediction.clone()
+            if index != moving:
+                return primal
+            return forward_ad.make_dual(primal, torch.ones_like(primal))
+
+        guider = self.model_k.inner_model
+        # Forward mode has no tangents in inference mode, in which the host runs nodes.
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            forward_ad.dual_level(),
+            self._capture(self.arguments) as (arguments, captured),
+            unchanged(self._options, self.shape[0]),
+        ):
+            replies = [
+                [reply((j, i), output) for i, output in enumerate(call.outputs)]
+                for j, call in enumerate(calls)
+            ]
+            with self._tap.answering(replies):
+                denoised = guider(
+                    calls[0].x.clone(),
+                    vector.clone(),
+                    model_options=arguments["model_options"],
+                    seed=arguments.get("seed"),
+                )
+            return [forward_ad.unpack_dual(out).tangent for out in (denoised, *captured)]
+
+    def _output_scale(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """c_out (B,): the prediction is affine in the network's output."""
+        model_sampling = self.model_k.inner_model.inner_model.model_sampling
+        zero = z.new_zeros(len(z), *[1] * (z.ndim - 1))
+        vector = sigma.expand(len(z))
+        one = model_sampling.calculate_denoised(vector, zero + 1, zero)
+        return (one - model_sampling.calculate_denoised(vector, zero, zero)).flatten()
+
+
+def _combine(weights: Weights, calls: list[CondCall]) -> Tensor:
+    """Features of a guided output (B, P, D) from those of its conditions."""
+    total: Tensor | None = None
+    for (j, i), weight in weights.items():
+        phi = calls[j].features[i] * weight[..., None]
+        total = phi if total is None else total + phi
+    if total is None:
+        return torch.zeros_like(next(phi for phi in calls[0].features if phi is not None))
+    return total
+
+
+def _apart(weights: Weights, calls: list[CondCall]) -> tuple[tuple[Any, Tensor], ...]:
+    """The conditions with their mean weight, for methods that treat them as independent."""
+    return tuple((weight.mean(), calls[j].features[i]) for (j, i), weight in weights.items())

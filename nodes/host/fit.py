@@ -1,0 +1,177 @@
+"""Fitting the posterior: clean latents are noised and denoised once, and the features summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.laplace import (
+    GaussNewton,
+    LaplacePosterior,
+    Structure,
+    choose_structure,
+)
+from .conds import Conds, align, select
+from .layer import find_layer
+from .sampling import check_batches, check_latent
+from .tap import Tap
+
+__all__ = ["Fit", "fit_posterior"]
+
+CHUNK = 8
+"""Latents that are denoised at once."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A posterior and what it was made from."""
+
+    posterior: LaplacePosterior
+    layer: str
+    latents: int
+    draws: int
+
+    def report(self) -> str:
+        p = self.posterior
+        return "\n".join(
+            [
+                f"layer: {self.layer}, {p.rows} outputs of {p.features} features",
+                f"structure: {p.structure}",
+                f"data: {self.latents} latents, {self.draws} noise draws each, "
+                f"{p.positions} positions",
+                f"noise variance: {p.noise_variance:.6g}",
+                f"prior precision: {p.prior_precision:.6g}",
+                f"log evidence: {p.log_evidence:.6g}",
+                f"fingerprint: {p.fingerprint}",
+            ]
+        )
+
+
+def fit_posterior(
+    model: Any,
+    latent: dict[str, Any],
+    conditioning: Any,
+    *,
+    draws: int,
+    structure: Structure | None,
+    seed: int,
+) -> Fit:
+    """Laplace posterior of the model's last layer around its weights, patches included.
+
+    Every latent is noised `draws` times at levels uniform over the schedule. `structure` None
+    takes the full matrix where its size allows it.
+    """
+    samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
+    check_batches("conditioning", conditioning, len(samples))
+    if not samples.any():
+        raise ValueError(
+            "The latents are all zero, so there is nothing to fit on. Encode some images with "
+            "VAEEncode, or take what a KSampler made."
+        )
+    sampler = _FitSampler(draws, structure, seed)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": conditioning})
+    model_sampling = model.get_model_object("model_sampling")
+    sigmas = torch.stack([model_sampling.sigma_max, torch.zeros_like(model_sampling.sigma_max)])
+    guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, seed=seed)
+    return sampler.fit
+
+
+class _FitSampler(comfy.samplers.Sampler):
+    """In place of a sampler: gets the loaded model, processed conditionings and latents."""
+
+    fit: Fit
+
+    def __init__(self, draws: int, structure: Structure | None, seed: int) -> None:
+        self.draws = draws
+        self.structure = structure
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        assert latent_image is not None
+        model, options = model_wrap.inner_model, extra_args["model_options"]
+        conds = align(model_wrap.conds, len(latent_image))
+        layer = find_layer(model, conds, latent_image, sigmas[0], options)
+        tap = Tap(layer)
+        tap.install(options)
+        sums = self._sum(model, options, tap, conds, latent_image)
+        device = latent_image.device
+        posterior = sums.posterior(
+            layer.weights(device).cpu(), fingerprint=layer.fingerprint(device)
+        )
+        self.fit = Fit(posterior, layer.layer.name, len(latent_image), self.draws)
+        return latent_image
+
+    def _sum(
+        self, model: Any, options: dict[str, Any], tap: Tap, conds: Conds, latents: Tensor
+    ) -> GaussNewton:
+        sums: GaussNewton | None = None
+        batch = len(latents)
+        starts = range(0, batch, CHUNK)
+        progress = comfy.utils.ProgressBar(self.draws * len(starts))
+        for _ in range(self.draws):
+            for start in starts:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                rows = slice(start, start + CHUNK)
+                part = select(conds, rows, batch)
+                phi, residual = self._observe(model, options, tap, part["positive"], latents[rows])
+                sums = sums or self._zeros(phi)
+                sums.update(phi, residual)
+                progress.update(1)
+        assert sums is not None
+        return sums
+
+    def _zeros(self, phi: Tensor) -> GaussNewton:
+        features = phi.shape[-1]
+        # Apple's devices have no double precision.
+        device = "cpu" if phi.device.type == "mps" else phi.device
+        return GaussNewton.zeros(features, self.structure or choose_structure(features), device)
+
+    def _observe(
+        self, model: Any, options: dict[str, Any], tap: Tap, cond: list[Any], clean: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features (b, P, D) and residuals F - F* (b, C, *S) at random noise levels.
+
+        D = c_skip z + c_out F and D* = x0, so F - F* = (D - x0) / c_out.
+        """
+        model_sampling = model.model_sampling
+        noise = torch.randn(clean.shape, generator=self.generator).to(clean)
+        sigma = self._noise_levels(model_sampling, len(clean)).to(clean)
+        z = model_sampling.noise_scaling(sigma, noise, clean)
+        with tap.recording() as calls:
+            comfy.samplers.calc_cond_batch(model, [cond], z, sigma, options)
+        (call,) = calls
+        phi = call.features[0]
+        if phi is None:
+            raise ValueError(
+                "The conditioning is not active at every noise level. Fit on one without a "
+                "timestep range."
+            )
+        zero = z.new_zeros(len(z), *[1] * (z.ndim - 1))
+        scale = model_sampling.calculate_denoised(sigma, zero + 1, zero)
+        scale = scale - model_sampling.calculate_denoised(sigma, zero, zero)
+        return phi, (call.outputs[0] - clean) / scale
+
+    def _noise_levels(self, model_sampling: Any, count: int) -> Tensor:
+        """Levels (count,) uniform over the schedule, within what the model was trained on."""
+        percents = torch.rand(count, generator=self.generator).tolist()
+        low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
+        sigmas = [float(model_sampling.percent_to_sigma(p)) for p in percents]
+        return torch.tensor([min(max(sigma, low), high) for sigma in sigmas])

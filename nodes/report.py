@@ -1,0 +1,27 @@
+"""Text for people about a run's uncertainty."""
+
+from __future__ import annotations
+
+from ..bayesdiff_core.uncertainty import Uncertainty
+
+__all__ = ["describe"]
+
+
+def describe(uncertainty: Uncertainty) -> str:
+    """What produced it, then a line an image with the score of every signal."""
+    data = uncertainty.metadata
+    lines = [
+        f"{data['sampler_name']}, {data['evaluations']} evaluations",
+    ]
+    if data.get("method"):
+        lines.append(
+            f"posterior by {data['method']}, {data['extra_evaluations']:g} extra evaluations"
+        )
+    if data.get("note"):
+        lines.append(data["note"])
+    lines.append(f"artifact is judged by {uncertainty.artifact_source}")
+    names = [name for name in uncertainty.names if name != "artifact"]
+    for image in range(uncertainty.batch):
+        scores = (f"{name} {uncertainty.signal(name).scores[image].item():.4g}" for name in names)
+        lines.append(f"image {image + 1}: {', '.join(scores)}")
+    return "\n".join(lines)

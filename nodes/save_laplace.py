@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..bayesdiff_core.storage import save_posterior
+from .folders import FOLDER
+from .types import CATEGORY, Laplace
+
+
+class SaveLaplace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BayesDiffSaveLaplace",
+            display_name="Save Laplace",
+            category=CATEGORY,
+            description="Writes a posterior to models/laplace, for Load Laplace to read.",
+            inputs=[
+                Laplace.Input("laplace"),
+                io.String.Input(
+                    "filename",
+                    default="posterior",
+                    tooltip="Name in models/laplace, replaced if it exists; folders are allowed.",
+                ),
+            ],
+            outputs=[Laplace.Output(display_name="laplace")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, laplace, filename) -> io.NodeOutput:
+        folder = Path(folder_paths.get_folder_paths(FOLDER)[0]).resolve()
+        path = (folder / f"{filename.removesuffix('.safetensors')}.safetensors").resolve()
+        if folder not in path.parents or path.stem == "":
+            raise ValueError(
+                f"'{filename}' does not lie in the folder models/{FOLDER}. Give a plain name."
+            )
+        save_posterior(laplace, path)
+        return io.NodeOutput(laplace)
