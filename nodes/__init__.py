@@ -5,6 +5,7 @@ from .demo_model import DemoModel
 from .demo_prompt import DemoPrompt
 from .laplace_fit import LaplaceFit
 from .load_laplace import LoadLaplace
+from .masked_resample import MaskedResample
 from .save_laplace import SaveLaplace
 from .uncertain_ksampler import UncertainKSampler
 from .uncertainty_heatmap import UncertaintyHeatmap
@@ -13,6 +14,7 @@ NODES = [
     LaplaceFit,
     UncertainKSampler,
     UncertaintyHeatmap,
+    MaskedResample,
     SaveLaplace,
     LoadLaplace,
     DemoModel,

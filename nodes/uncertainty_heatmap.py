@@ -1,14 +1,21 @@
 from __future__ import annotations
 
-import torch
-from comfy_api.latest import io, ui
+from dataclasses import replace
+from typing import Any
 
-from ..bayesdiff_core.compose import contour, side_by_side
-from ..bayesdiff_core.heatmap import COLORMAPS, colorize, normalize, overlay, scale_limits
-from ..bayesdiff_core.mask import feather, grow, threshold_mask
-from ..bayesdiff_core.uncertainty import SIGNALS
+import torch
+from comfy_api.latest import io
+
+from ..bayesdiff_core.decode import PIXEL_UNIT, pixel_std
+from ..bayesdiff_core.heatmap import COLORMAPS, normalize
+from ..bayesdiff_core.payload import frames
+from ..bayesdiff_core.picture import DISPLAYS, Look, draw
+from ..bayesdiff_core.selection import Selection, corners, segments
+from ..bayesdiff_core.steps import STEP_UNIT, step_map
+from ..bayesdiff_core.uncertainty import SIGNALS, Signal
 from ..bayesdiff_core.upsample import guided_upsample, upsample
 from .types import CATEGORY, Uncertainty
+from .viewer import show
 
 
 class UncertaintyHeatmap(io.ComfyNode):
@@ -18,113 +25,281 @@ class UncertaintyHeatmap(io.ComfyNode):
             node_id="UncertaintyHeatmap",
             display_name="Uncertainty Heatmap",
             category=CATEGORY,
-            description="Shows where an image is unsure of itself, and masks the worst of it.",
+            description=(
+                "Shows where an image is unsure of itself, how sure the rest is, and what would "
+                "be sampled again. The viewer on the node reads every value and moves the mask."
+            ),
             inputs=[
                 Uncertainty.Input("uncertainty", tooltip="From UncertainKSampler."),
                 io.Image.Input(
-                    "image", optional=True, tooltip="The decoded image, to lay the heat over."
+                    "image", optional=True, tooltip="The decoded images, to lay the heat over."
                 ),
-                io.Combo.Input(
-                    "signal",
-                    options=list(SIGNALS),
-                    default="artifact",
-                    tooltip=". ".join(f"{name}: {text}" for name, text in SIGNALS.items()),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip=(
+                        "Optional, with the image: the signal posterior is pushed through the "
+                        "decoder and read as std of the picture's pixels."
+                    ),
                 ),
-                io.Combo.Input(
-                    "display",
-                    options=["overlay", "heatmap", "side by side", "contour"],
-                    default="overlay",
-                    tooltip="What the picture shows. All but heatmap need the image.",
+                *look_inputs(),
+                *selection_inputs(),
+                *further_inputs(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="What display shows."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="In the size of the image, feathered; for MaskedResample.",
                 ),
-                io.Combo.Input("colormap", options=list(COLORMAPS), default="inferno"),
-                io.Combo.Input(
-                    "scale",
-                    options=["image", "batch"],
-                    default="image",
-                    tooltip="Colours by each image alone, or shared so that images compare.",
+                io.BBOX.Output(
+                    display_name="boxes",
+                    is_output_list=True,
+                    tooltip="An entry an image: [left, top, right, bottom] of each region, the "
+                    "largest first.",
                 ),
-                io.Float.Input(
-                    "opacity",
-                    default=0.7,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Of the heat over the image, where it is strongest.",
-                ),
-                io.Float.Input(
-                    "threshold",
-                    default=90.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.5,
-                    tooltip="Percentile: 90 masks the highest tenth of each image.",
-                ),
-                io.Float.Input(
-                    "grow",
-                    default=2.0,
-                    min=-512.0,
-                    max=512.0,
-                    step=0.5,
-                    tooltip="Pixels by which the mask grows, or shrinks if negative.",
-                ),
-                io.Float.Input(
-                    "feather",
-                    default=0.0,
-                    min=0.0,
-                    max=512.0,
-                    step=0.5,
-                    tooltip="Pixels over which the mask fades out around itself.",
+                io.SEGS.Output(
+                    display_name="segs",
+                    is_output_list=True,
+                    tooltip="The same regions with their masks, for detailer nodes.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image"), io.Mask.Output(display_name="mask")],
             is_output_node=True,
         )
 
     @classmethod
     def execute(
         cls, uncertainty, signal, display, colormap, scale, opacity, threshold, grow, feather,
-        image=None,
+        image=None, vae=None, minimum_area=0, threshold_by="percentile", threshold_value=0.0,
+        scale_low=0.0, scale_high=1.0, step=0, color_bar=False,
     ) -> io.NodeOutput:  # fmt: skip
-        maps = pixel_maps(uncertainty.signal(signal).map, image)
-        mask = region(maps, threshold, grow, feather)
-        picture = draw(maps, mask, image, display, colormap, scale, opacity)
-        return io.NodeOutput(picture, mask, ui=ui.PreviewImage(picture, cls=cls))
-
-
-def pixel_maps(latent_maps: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
-    """Maps (B, H, W) in image resolution; the frames of a video follow one another."""
-    maps = latent_maps.reshape(-1, *latent_maps.shape[-2:])
-    if image is None:
-        return upsample(maps, (maps.shape[-2], maps.shape[-1]))
-    if len(image) not in (1, len(maps)):
-        raise ValueError(
-            f"There are {len(maps)} uncertainty maps but {len(image)} images. Connect the images "
-            "that were decoded from the same latent."
+        uncertainty = replace(uncertainty, signals=signals_of(uncertainty, image, vae))
+        chosen = choose(uncertainty, signal, step)
+        by_value = threshold_by == "value"
+        selection = Selection(
+            None if by_value else threshold,
+            threshold_value if by_value else None,
+            grow,
+            minimum_area,
+            feather,
         )
-    return guided_upsample(maps, image[..., :3].cpu())
+        fixed = (scale_low, scale_high) if scale == "fixed" else None
+        look = Look(display, colormap, scale, fixed, opacity, color_bar)
+
+        maps = frames(chosen.map)
+        images = matching(image, len(maps))
+        size = (maps.shape[-2], maps.shape[-1]) if images is None else tuple(images.shape[1:3])
+        limits = look.limits_of(maps)
+        values = upsample(maps, size)
+        masks = selection.regions(values, selection.thresholds(maps))
+        soft = selection.soften(masks)
+        smooth = values if images is None else guided_upsample(maps, images)
+        picture = draw(smooth, limits, masks, images, look, chosen.unit)
+        return io.NodeOutput(
+            picture,
+            soft,
+            corners(masks),
+            segments(masks, soft, normalize(values, limits)),
+            ui=show(
+                uncertainty.signals,
+                uncertainty.artifact_source,
+                image if images is None else images,
+                size,
+                uncertainty.recording,
+            ),
+        )
 
 
-def region(maps: torch.Tensor, threshold: float, growth: float, fade: float) -> torch.Tensor:
-    """Mask (B, H, W) of the highest values."""
-    return feather(grow(threshold_mask(maps, percentile=threshold), growth), fade)
+def look_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "signal",
+            options=list(SIGNALS),
+            default="artifact",
+            tooltip="\n".join(f"{name}: {text}." for name, text in SIGNALS.items()),
+        ),
+        io.Combo.Input(
+            "display",
+            options=list(DISPLAYS),
+            default="overlay",
+            tooltip=(
+                "overlay: heat over the image, sure parts stay clear.\nheatmap: colours alone.\n"
+                "side by side: the image, then its heatmap.\ncontour: the image with the outline "
+                "of the mask."
+            ),
+        ),
+        io.Combo.Input(
+            "colormap",
+            options=list(COLORMAPS),
+            default="inferno",
+            tooltip=(
+                "inferno, magma, viridis and cividis keep their order in grey and for "
+                "colour-blind readers, cividis most of all. turbo tells more values apart."
+            ),
+        ),
+        io.Combo.Input(
+            "scale",
+            options=["image", "batch", "fixed"],
+            default="image",
+            tooltip=(
+                "image: the colours span the values of each image, from its 1st to its 99th "
+                "percentile.\nbatch: shared, so that the images of a batch compare.\nfixed: from "
+                "scale_low to scale_high, so that runs compare."
+            ),
+        ),
+        io.Float.Input(
+            "opacity",
+            default=0.7,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Of the heat over the image, where it is strongest.",
+        ),
+    ]
 
 
-def draw(
-    maps: torch.Tensor,
-    mask: torch.Tensor,
-    image: torch.Tensor | None,
-    display: str,
-    colormap: str,
-    scale: str,
-    opacity: float,
-) -> torch.Tensor:
-    limits = scale_limits(maps, mode=scale)
-    heat = colorize(maps, limits, colormap)
-    if image is None or display == "heatmap":
-        return heat
-    image = image[..., :3].cpu().float().expand(len(maps), -1, -1, -1)
-    if display == "side by side":
-        return side_by_side(image, heat)
-    if display == "contour":
-        return contour(image, mask)
-    return overlay(image, heat, opacity, strength=normalize(maps, limits))
+def selection_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "threshold",
+            default=90.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip=(
+                "Percentile above which a pixel belongs to the mask: 90 takes the highest tenth "
+                "of each image. The viewer's histogram sets it, too."
+            ),
+        ),
+        io.Float.Input(
+            "grow",
+            default=2.0,
+            min=-512.0,
+            max=512.0,
+            step=0.5,
+            tooltip="Pixels by which the mask grows, or shrinks if negative.",
+        ),
+        io.Float.Input(
+            "feather",
+            default=0.0,
+            min=0.0,
+            max=512.0,
+            step=0.5,
+            tooltip="Pixels over which the mask fades out around itself.",
+        ),
+    ]
+
+
+def further_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "minimum_area",
+            default=0,
+            min=0,
+            max=2**24,
+            optional=True,
+            tooltip="Regions with fewer pixels are left out of the mask, before it grows.",
+        ),
+        io.Combo.Input(
+            "threshold_by",
+            options=["percentile", "value"],
+            default="percentile",
+            optional=True,
+            tooltip=(
+                "percentile: each image has a threshold of its own. value: all have "
+                "threshold_value, so that a sure image gets no mask."
+            ),
+        ),
+        io.Float.Input(
+            "threshold_value",
+            default=0.0,
+            min=-1e6,
+            max=1e6,
+            step=0.0001,
+            round=1e-8,
+            optional=True,
+            tooltip="In the unit of the signal, which the viewer shows; for threshold_by value.",
+        ),
+        io.Int.Input(
+            "step",
+            default=0,
+            min=0,
+            max=10000,
+            optional=True,
+            tooltip=(
+                "0: the signal. From 1: what was still undecided at this step of the run, as "
+                "distance of the prediction from the result."
+            ),
+        ),
+        io.Float.Input(
+            "scale_low",
+            default=0.0,
+            min=-1e6,
+            max=1e6,
+            step=0.0001,
+            round=1e-8,
+            optional=True,
+            tooltip="Value of the first colour, in the unit of the signal. Used by scale fixed.",
+        ),
+        io.Float.Input(
+            "scale_high",
+            default=1.0,
+            min=-1e6,
+            max=1e6,
+            step=0.0001,
+            round=1e-8,
+            optional=True,
+            tooltip="Value of the last colour, in the unit of the signal. Used by scale fixed.",
+        ),
+        io.Boolean.Input(
+            "color_bar",
+            default=False,
+            optional=True,
+            tooltip="Draws the scale with numbers beside the picture.",
+        ),
+    ]
+
+
+def signals_of(uncertainty: Any, image: torch.Tensor | None, vae: Any | None) -> dict[str, Signal]:
+    """The signals of a run; with a VAE the posterior is that of the picture's pixels."""
+    if vae is None or uncertainty.latent_std is None:
+        return uncertainty.signals
+    if image is None:
+        raise ValueError(
+            "The VAE pushes the posterior through the decoder around an image: connect the "
+            "decoded image as well, or disconnect the VAE."
+        )
+    latent = vae.encode(image[..., :3]).cpu().float()
+    std = uncertainty.latent_std
+
+    def decode(samples: torch.Tensor) -> torch.Tensor:
+        pictures = vae.decode(samples)
+        return pictures.reshape(-1, *pictures.shape[-3:]).cpu()
+
+    spread = pixel_std(decode, latent.expand(len(std), *latent.shape[1:]), std)
+    return {**uncertainty.signals, "posterior": Signal(spread, PIXEL_UNIT)}
+
+
+def choose(uncertainty: Any, signal: str, step: int) -> Signal:
+    """The map that is shown: a signal, or what was undecided at one step."""
+    if step == 0:
+        return uncertainty.signal(signal)
+    if uncertainty.recording is None:
+        raise ValueError(
+            "This run was not recorded, so it has no single steps. Raise recording_mb in "
+            "UncertainKSampler, or set step to 0."
+        )
+    return Signal(step_map(uncertainty.recording, step), STEP_UNIT)
+
+
+def matching(image: torch.Tensor | None, count: int) -> torch.Tensor | None:
+    """Images (count, H, W, 3), one for each map."""
+    if image is None:
+        return None
+    image = image[..., :3].cpu().float()
+    if len(image) not in (1, count):
+        raise ValueError(
+            f"There are {count} uncertainty maps but {len(image)} images. Connect the images that "
+            "were decoded from the same latent."
+        )
+    return image.expand(count, -1, -1, -1)

@@ -23,7 +23,10 @@ POST_CFG = "sampler_post_cfg_function"
 
 @dataclass(frozen=True)
 class SamplerCall:
-    """The arguments with which the host calls a sampler function."""
+    """The arguments with which the host calls a sampler function.
+
+    The state x may hold several `copies` of the batch, tile-major.
+    """
 
     function: Callable[..., Tensor]
     name: str
@@ -34,6 +37,12 @@ class SamplerCall:
     callback: Callable[[dict[str, Any]], None] | None
     disable: bool | None
     options: dict[str, Any]
+    copies: int = 1
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the batch that the conditionings belong to; x holds `copies` of it."""
+        return torch.Size([len(self.x) // self.copies, *self.x.shape[1:]])
 
     def own_args(self) -> dict[str, Any]:
         """Arguments that the sampler may change without an effect on anyone else."""
@@ -54,7 +63,7 @@ class HostProcess(SolverProcess):
         # Some samplers write into the schedule they are given.
         sigmas = call.sigmas.clone()
         reads_uncond = _reads_unconditional(call, sigmas)
-        denoiser = HostDenoiser(call.model_k, call.own_args(), call.x.shape, reads_uncond)
+        denoiser = HostDenoiser(call.model_k, call.own_args(), call.shape, reads_uncond)
         super().__init__(
             call.function,
             denoiser,

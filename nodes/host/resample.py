@@ -1,0 +1,325 @@
+"""Sampling a region again: the core's `MaskedRun` inside the host's sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.process import tile
+from ...bayesdiff_core.recording import Recorder, Recording
+from ...bayesdiff_core.resample import MaskedRun, choose
+from ...bayesdiff_core.signals import LATE, TrajectoryVariance, trajectory_variance
+from ...bayesdiff_core.uncertainty import Signal, Uncertainty
+from .conds import align
+from .contrast import contrast_map, has_two_sides
+from .process import HostProcess, SamplerCall
+from .sampling import check_batches, check_latent, sampler_from
+
+__all__ = ["RULES", "Repair", "resample"]
+
+RULES = {
+    "auto": "contrast where there is a negative conditioning, else trajectory",
+    "contrast": "the candidate whose region shows the prompt best",
+    "trajectory": "the candidate whose region was decided earliest",
+    "random": "the first candidate, unseen",
+}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How a region is sampled again; `denoise` is the share of the schedule that runs again."""
+
+    seed: int = 0
+    denoise: float = 0.7
+    candidates: int = 4
+    rule: str = "auto"
+    keep_original: bool = True
+    cfg: float | None = None
+    budget_mb: float = 2048.0
+
+
+def resample(
+    model: Any,
+    latent: dict[str, Any],
+    uncertainty: Uncertainty,
+    mask: Tensor,
+    positive: Any,
+    negative: Any,
+    repair: Repair,
+) -> tuple[dict[str, Any], Uncertainty, str]:
+    """The latent with the masked region sampled again, its uncertainty, and a report.
+
+    Outside the mask (B or 1, H, W), whatever its size, the latent stays the same to the bit.
+    """
+    samples = check_latent(latent)
+    recording = _check_recording(uncertainty, samples)
+    region = _latent_mask(mask, samples)
+    check_batches("positive", positive, len(samples))
+    check_batches("negative", negative, len(samples))
+    if not region.any():
+        return latent, uncertainty, "The mask is empty: the latent is returned as it came."
+    cfg = uncertainty.metadata.get("cfg") if repair.cfg is None else repair.cfg
+    if cfg is None:
+        raise ValueError("The guidance scale of this image is not known; enter it as cfg.")
+    run = MaskedRun(recording, region, repair.denoise, repair.candidates)
+    sampler = _ResampleSampler(sampler_from(uncertainty.metadata), uncertainty, run, repair)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    result = guider.sample(
+        torch.zeros_like(samples),
+        samples,
+        sampler,
+        run.sigmas.clone(),
+        callback=latent_preview.prepare_callback(model, len(run.sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=repair.seed,
+    ).to(samples)
+    result = torch.where((region == 0).expand_as(samples), samples, result)
+    return {**latent, "samples": result}, sampler.result, sampler.report
+
+
+class _ResampleSampler(comfy.samplers.KSAMPLER):
+    """Runs the candidates with the sampler of the recording and keeps the best."""
+
+    result: Uncertainty
+    report: str
+
+    def __init__(
+        self, sampler: Any, uncertainty: Uncertainty, run: MaskedRun, repair: Repair
+    ) -> None:
+        super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
+        self.function = sampler.sampler_function
+        self.uncertainty = uncertainty
+        self.run = run
+        self.repair = repair
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        candidates = super().sample(
+            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask,
+            disable_pbar,
+        )  # fmt: skip
+        leave = model_wrap.inner_model.model_sampling.inverse_noise_scaling
+        original = leave(sigmas[-1], self.run.recording.final.to(candidates))
+        return self._choose(model_wrap, candidates, original, extra_args["model_options"])
+
+    def _run(
+        self,
+        model_k: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        disable: bool,
+        **options: Any,
+    ) -> Tensor:
+        guider, run = model_k.inner_model, self.run
+        guider.conds = align(guider.conds, len(x))
+        call = SamplerCall(
+            self.function,
+            self.uncertainty.metadata["sampler_name"],
+            model_k,
+            run.start(self._renoise(guider, sigmas), self._noise(x)),
+            sigmas,
+            extra_args,
+            callback,
+            disable,
+            options,
+            copies=run.copies,
+        )
+        process = HostProcess(call)
+        total = len(run.recording.sigmas)
+        self._trajectory = TrajectoryVariance(total)
+        self._recorder = Recorder(total - run.first_evaluation, self.repair.budget_mb)
+        process.observers = [_Later(self._trajectory, run.first_evaluation), self._recorder]
+        self._final = run.finish(process.sample(run.evaluate(process.denoise)))
+        return self._final
+
+    def _renoise(self, guider: Any, sigmas: Tensor) -> Any:
+        scaling = guider.inner_model.model_sampling.noise_scaling
+        full = self.max_denoise(guider, sigmas)
+        return lambda sigma, noise, clean: scaling(sigma, noise, clean, full)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        generator = torch.Generator("cpu").manual_seed(self.repair.seed)
+        shape = (self.run.copies * len(like), *like.shape[1:])
+        return torch.randn(shape, generator=generator).to(like)
+
+    def _choose(
+        self, guider: Any, candidates: Tensor, original: Tensor, options: dict[str, Any]
+    ) -> Tensor:
+        """The best candidates (B, C, *S); leaves result and report behind."""
+        rule = self._rule(guider)
+        maps = self._maps(rule, guider, torch.cat([candidates, original]), options)
+        scores = _pool(maps, self.run.mask.to(maps)).cpu()
+        before = scores[-1] if self.repair.keep_original and rule != "random" else None
+        best, better = choose(scores[:-1], before)
+        if rule == "random":
+            best, better = torch.zeros_like(best), torch.ones_like(better)
+        touched = self.run.mask.flatten(1).any(1)
+        chosen = torch.where(better & touched, best, self.run.copies)
+        self.report = _report(rule, scores, chosen, touched)
+        self.result = self._describe(rule, chosen, maps)
+        return _pick(torch.cat([candidates, original]), chosen)
+
+    def _rule(self, guider: Any) -> str:
+        two_sided = has_two_sides(guider.conds)
+        if self.repair.rule == "auto":
+            return "contrast" if two_sided else "trajectory"
+        if self.repair.rule == "contrast" and not two_sided:
+            raise ValueError("The rule contrast needs a negative conditioning; use trajectory.")
+        return self.repair.rule
+
+    def _maps(self, rule: str, guider: Any, latents: Tensor, options: dict[str, Any]) -> Tensor:
+        """What the rule looks at, (n + 1, B, *S), the original last; low is good."""
+        count = self.run.copies + 1
+        if rule == "contrast":
+            model = guider.inner_model
+            maps = contrast_map(
+                model, guider.conds, latents, options, self.repair.seed, copies=count
+            )
+            return maps.unflatten(0, (count, -1))
+        maps = self._trajectory.map()
+        first = max(self.run.first_evaluation, _first_late(self.run.recording))
+        original = trajectory_variance(self.run.recording.denoised[first:]).to(maps)
+        return torch.cat([maps, original]).unflatten(0, (count, -1))
+
+    def _describe(self, rule: str, chosen: Tensor, maps: Tensor) -> Uncertainty:
+        """The uncertainty of the result: new inside the mask, as it was outside."""
+        inside = self.run.mask[:, 0].cpu() > 0
+        old = self.uncertainty.signal("trajectory").map
+        new = self._trajectory.map().cpu().float()
+        new = _pick(torch.cat([new, old]), chosen)
+        unit = self.uncertainty.signal("trajectory").unit
+        signals = {"trajectory": Signal(torch.where(inside, new, old), unit)}
+        if rule == "contrast":
+            best = _pick(maps.flatten(0, 1).cpu().float(), chosen)
+            signals["contrast"] = Signal(best, "latent error")
+        history = [*self.uncertainty.metadata.get("resampled", ()), self.report]
+        return Uncertainty(
+            signals,
+            self._record(chosen),
+            None,
+            {**self.uncertainty.metadata, "resampled": history, "method": None},
+        )
+
+    def _record(self, chosen: Tensor) -> Recording | None:
+        """The recording as if the run had taken the chosen way from the start."""
+        old, first = self.run.recording, self.run.first_evaluation
+        new = self._recorder.finish(self._final, old.schedule)
+        if new is None or len(new.states) != len(old.states) - first:
+            return None
+        mask = self.run.mask.cpu()
+
+        def joined(before: Tensor, after: Tensor) -> Tensor:
+            blended = after * tile(mask, self.run.copies)
+            blended = blended + tile(before[first:].transpose(0, 1), self.run.copies).transpose(
+                0, 1
+            ) * (1 - tile(mask, self.run.copies))
+            both = torch.cat([blended, before[first:]], 1)
+            picked = torch.stack([_pick(step, chosen) for step in both])
+            return torch.cat([before[:first], picked.to(before)])
+
+        return Recording(
+            joined(old.states, new.states),
+            joined(old.denoised, new.denoised),
+            old.sigmas,
+            old.schedule,
+            _pick(torch.cat([new.final, old.final]), chosen),
+        )
+
+
+@dataclass(frozen=True)
+class _Later:
+    """An observer of a whole run that sees only its end."""
+
+    observer: TrajectoryVariance
+    first: int
+
+    def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+        self.observer.observe(self.first + k, z, sigma, denoised)
+
+
+def _pick(candidates: Tensor, chosen: Tensor) -> Tensor:
+    """Row chosen[b] * B + b of tile-major candidates (n * B, ...) for every sample b."""
+    batch = len(chosen)
+    rows = chosen * batch + torch.arange(batch)
+    return candidates[rows.to(candidates.device)]
+
+
+def _pool(maps: Tensor, mask: Tensor) -> Tensor:
+    """Mean of maps (N, B, *S) inside a mask (B, 1, *S): (N, B); NaN where it is empty."""
+    weights = mask[:, 0]
+    axes = tuple(range(1, weights.ndim))
+    return (maps * weights).flatten(2).sum(2) / weights.sum(axes)
+
+
+def _first_late(recording: Recording) -> int:
+    """The first evaluation that the trajectory's variance looks at."""
+    count = len(recording.sigmas)
+    return next(k for k in range(count) if k >= count * (1 - LATE))
+
+
+def _report(rule: str, scores: Tensor, chosen: Tensor, touched: Tensor) -> str:
+    lines = [f"{len(scores) - 1} candidates, chosen by {rule}: low is good"]
+    for image, choice in enumerate(chosen.tolist()):
+        before, found = scores[-1, image].item(), scores[:-1, image]
+        if not touched[image]:
+            lines.append(f"image {image + 1}: nothing masked")
+        elif choice == len(scores) - 1:
+            lines.append(
+                f"image {image + 1}: kept the original, {before:.4g}; the best candidate has "
+                f"{found.min().item():.4g}"
+            )
+        else:
+            lines.append(
+                f"image {image + 1}: {before:.4g} became {found[choice].item():.4g} with "
+                f"candidate {choice + 1}"
+            )
+    return "\n".join(lines)
+
+
+def _latent_mask(mask: Tensor, samples: Tensor) -> Tensor:
+    """Mask (B, 1, *S) in [0, 1] at the size of the latents. Raises ValueError if it cannot be."""
+    mask = mask.detach().cpu().float()
+    if not torch.isfinite(mask).all():
+        raise ValueError("The mask holds NaN or infinite values. Make it anew.")
+    count = mask.reshape(-1, *mask.shape[-2:]).shape[0]
+    if samples.ndim == 4 and count not in (1, len(samples)):
+        raise ValueError(
+            f"There are {count} masks but {len(samples)} latents. Give one mask for all, or one "
+            "for each."
+        )
+    shape = (len(samples), 1, *samples.shape[2:])
+    return comfy.utils.reshape_mask(mask, shape).clamp(0, 1).contiguous()
+
+
+def _check_recording(uncertainty: Uncertainty, samples: Tensor) -> Recording:
+    recording = uncertainty.recording
+    if recording is None:
+        raise ValueError(
+            "This UNCERTAINTY holds no recorded trajectory. Raise recording_mb in "
+            "UncertainKSampler and sample again."
+        )
+    if recording.final.shape != samples.shape:
+        raise ValueError(
+            f"The latent has the shape {tuple(samples.shape)} but the UNCERTAINTY was recorded "
+            f"for {tuple(recording.final.shape)}. Connect both from the same UncertainKSampler."
+        )
+    return recording
