@@ -82,4 +82,4 @@ def _specification(specification: list) -> tuple[str, dict]:
 def _has_companion_widget(name: str, kind: str, options: dict) -> bool:
     """Whether the page adds a second widget: what to do with a seed after a run, an upload."""
     is_seed = kind == "INT" and name in ("seed", "noise_seed")
-    return bool(is_seed or options.get("control_after_generate") or options.get("image_upload"))
+    return bool(options.get("control_after_generate", is_seed) or options.get("image_upload"))
