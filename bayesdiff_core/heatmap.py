@@ -11,6 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .maps import check_images, check_maps, percentiles
@@ -19,6 +20,7 @@ __all__ = [
     "COLORMAPS",
     "Colormap",
     "ScaleMode",
+    "color_table",
     "colorize",
     "normalize",
     "overlay",
@@ -128,15 +130,24 @@ def colorize(maps: Tensor, limits: Tensor, colormap: Colormap = "inferno") -> Te
     Raises:
         ValueError: If the maps are not finite, or the colormap is unknown.
     """
-    if colormap not in COLORMAPS:
-        raise ValueError(f"No colormap {colormap!r}; choose one of {', '.join(COLORMAPS)}.")
-    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap])
-    table = torch.from_numpy(ramp[:, 0, ::-1].astype(np.float32) / 255.0)
+    table = torch.from_numpy(color_table(colormap).astype(np.float32) / 255.0)
     # Between two of the 256 colours lies a blend: on a smooth map their steps would show.
     place = normalize(maps, limits) * 255.0
     below = place.floor().clamp(max=254.0)
     index = below.long()
     return torch.lerp(table[index], table[index + 1], (place - below)[..., None])
+
+
+def color_table(colormap: Colormap) -> NDArray[np.uint8]:
+    """The 256 colours of a colormap, RGB, shape (256, 3).
+
+    Raises:
+        ValueError: If the colormap is unknown.
+    """
+    if colormap not in COLORMAPS:
+        raise ValueError(f"No colormap {colormap!r}; choose one of {', '.join(COLORMAPS)}.")
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap])
+    return np.ascontiguousarray(ramp[:, 0, ::-1], dtype=np.uint8)
 
 
 def overlay(

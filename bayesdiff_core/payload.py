@@ -10,6 +10,7 @@ the table of its percentiles, so that the viewer need not sort.
 
 Header:
     version, batch, height, width (of the image), artifact (the signal it stands for),
+    evaluations (of the run), colormaps (name -> offset of uint8 (256, 3)),
     signals: a list of layers, steps: a list of layers
 Layer:
     name, unit, height, width, codes (offset of uint16 (B, height, width)),
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .heatmap import scale_limits
+from .heatmap import COLORMAPS, color_table, scale_limits
 from .maps import check_maps, percentiles
 from .ranking import pool
 from .recording import Recording
@@ -95,6 +96,7 @@ def encode(
     for step in recorded_steps(recording, batch) if recording is not None else ():
         maps = frames(step_map(recording, step))  # type: ignore[arg-type]
         steps.append(_layer(body, str(step), STEP_UNIT, maps, LONGEST_STEP_SIDE, STEP_LEVELS))
+    colormaps = {name: body.add(color_table(name)) for name in COLORMAPS}
     header = {
         "version": VERSION,
         "batch": batch,
@@ -102,6 +104,7 @@ def encode(
         "width": size[1],
         "artifact": artifact,
         "evaluations": 0 if recording is None else len(recording.denoised),
+        "colormaps": colormaps,
         "signals": layers,
         "steps": steps,
     }

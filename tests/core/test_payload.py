@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from bayesdiff_core.heatmap import colorize
 from bayesdiff_core.maps import percentiles
 from bayesdiff_core.payload import encode, recorded_steps
 from bayesdiff_core.recording import Recording
 from bayesdiff_core.steps import step_map
 from bayesdiff_core.uncertainty import Signal, Uncertainty
-from tests.support.payload import header_of, histogram_of, maps_of, percentiles_of
+from tests.support.payload import colors_of, header_of, histogram_of, maps_of, percentiles_of
 
 UNITS = {"contrast": "latent error", "posterior": "latent std"}
 
@@ -97,6 +98,14 @@ def test_steps_of_large_batches_are_thinned_out_but_keep_both_ends():
     assert len(steps) == 16
     assert steps[0] == 1
     assert steps[-1] == 50
+
+
+def test_colours_are_those_of_the_heatmap():
+    content = encode({"contrast": signal((1, 4, 4))}, "contrast", (4, 4))
+    for name, offset in header_of(content)["colormaps"].items():
+        ramp = torch.linspace(0, 1, 256)[None, None]
+        known = colorize(ramp, torch.tensor([[0.0, 1.0]]), name)[0, 0].numpy()
+        assert np.abs(colors_of(content, offset) / 255 - known).max() < 1e-5
 
 
 def test_a_map_that_is_not_finite_is_refused():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["header_of", "histogram_of", "maps_of", "percentiles_of"]
+__all__ = ["colors_of", "header_of", "histogram_of", "maps_of", "percentiles_of"]
 
 
 def header_of(content: bytes) -> dict[str, Any]:
@@ -32,6 +32,11 @@ def percentiles_of(content: bytes, layer: dict[str, Any]) -> NDArray[np.float64]
 def histogram_of(content: bytes, layer: dict[str, Any]) -> NDArray[np.float64]:
     """The histogram of a layer, shape (B, bins)."""
     return _array(content, layer["histogram"], "<u4", (len(layer["low"]), layer["bins"]))
+
+
+def colors_of(content: bytes, offset: int) -> NDArray[np.float64]:
+    """A table of colours in [0, 255], shape (256, 3)."""
+    return _array(content, offset, "u1", (256, 3))
 
 
 def _start(content: bytes) -> int:
