@@ -6,7 +6,6 @@ import torch
 
 def fingerprint_of_the_host(model):
     """Everything that we could have touched."""
-    import comfy.model_management
     from comfy.k_diffusion import sampling
 
     modules = list(model.model.modules())
