@@ -1,0 +1,223 @@
+"""Guided features against the truth: move the weights themselves and look at the prediction.
+
+The prediction is linear in the last layer's weights, so D(W + delta) - D(W) must be
+c_out delta phi, for every element and whatever the guider makes of several conditionings.
+"""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from tests.host.conftest import noise
+
+
+@contextmanager
+def weights_moved(layer, delta):
+    module = layer.layer.module
+    weight, bias = module.weight.clone(), module.bias.clone()
+    module.weight += delta[:, :-1].view_as(module.weight)
+    module.bias += delta[:, -1]
+    try:
+        yield
+    finally:
+        module.weight.copy_(weight)
+        module.bias.copy_(bias)
+
+
+class Probe:
+    """Stands in for a sampler and gives a test the model as a sampler finds it."""
+
+    def __init__(self, scene, test, reads_uncond=False):
+        self.scene, self.test, self.reads_uncond = scene, test, reads_uncond
+
+    def sample(
+        self, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable
+    ):
+        import comfy.samplers
+
+        module = self.scene.host.module
+        guider.conds = module("nodes.host.conds").align(guider.conds, len(noise))
+        model_k = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
+        model_k.noise, model_k.latent_image = noise, latent_image
+        arguments = {**extra_args, "denoise_mask": denoise_mask}
+        options = arguments["model_options"]
+        denoiser = module("nodes.host.denoiser").HostDenoiser(
+            model_k, arguments, noise.shape, self.reads_uncond
+        )
+        layer = module("nodes.host.layer").find_layer(
+            guider.inner_model, guider.conds, noise, sigmas[0], options
+        )
+        denoiser.tap = module("nodes.host.tap").Tap(layer)
+        denoiser.tap.install(options)
+        self.test(denoiser, layer)
+        return noise
+
+
+def run(scene, guider, test, mask=None, reads_uncond=False):
+    samples = 0.5 * noise(scene.latent["samples"].shape, 3)
+    sigmas = torch.tensor([0.7, 0.0])
+    with torch.inference_mode():
+        guider.sample(
+            noise(samples.shape, 4), samples, Probe(scene, test, reads_uncond), sigmas,
+            denoise_mask=mask, seed=0,
+        )  # fmt: skip
+
+
+def deltas_for(layer, count):
+    weights = layer.weights(torch.device("cpu"))
+    return 0.1 * noise((count, *weights.shape), 9)
+
+
+def effect_of(delta, evaluation, m, denoiser):
+    """c_out delta phi on the latent, (B, C, *S)."""
+    output_map = denoiser.output_map
+    moved = evaluation.features[m] @ delta.T
+    moved = moved[:, output_map.position, output_map.row] * output_map.sign
+    return moved * evaluation.output_scale.view(-1, 1, 1, 1)
+
+
+def assert_close(found, truth, tolerance=1e-4):
+    assert (found - truth).abs().max() < tolerance * truth.abs().max()
+
+
+def check_features(outputs=1, tolerance=1e-4):
+    def check(denoiser, layer):
+        z, sigma = noise(denoiser.shape, 5), torch.tensor(0.7)
+        (delta,) = deltas_for(layer, 1)
+        evaluation = denoiser.evaluate(z, sigma)
+        before = denoiser.outputs(z, sigma)
+        with weights_moved(layer, delta):
+            after = denoiser.outputs(z, sigma)
+        assert len(before) == outputs
+        mask = denoiser.arguments["denoise_mask"]
+        for m in range(outputs):
+            torch.testing.assert_close(evaluation.outputs[m], before[m], rtol=0, atol=0)
+            effect = effect_of(delta, evaluation, m, denoiser)
+            effect = effect if mask is None else effect * mask
+            assert_close(effect, after[m] - before[m], tolerance)
+
+    return check
+
+
+def cfg_guider(scene, cfg, positive=None):
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(scene.model)
+    guider.set_conds(positive or scene.positive, scene.negative)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def several_positives(scene):
+    """Prompts with areas, strengths and masks over one another, one of them cut by the border."""
+    tensor = scene.positive[0][0]
+    mask = torch.zeros(1, 16, 16)
+    mask[:, 3:11, 5:] = 0.6
+    return [
+        [tensor, {}],
+        [tensor.flip(0), {"area": (12, 8, 4, 8), "strength": 0.7}],
+        [tensor.roll(1, 0), {"mask": mask, "mask_strength": 0.9}],
+        [tensor[:1], {"area": (8, 16, 12, 4), "strength": 1.3}],
+    ]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_features_of_plain_guidance(scene, cfg):
+    run(scene, cfg_guider(scene, cfg), check_features())
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_features_of_areas_masks_and_several_prompts(scene, cfg):
+    run(scene, cfg_guider(scene, cfg, several_positives(scene)), check_features())
+
+
+def test_features_of_a_default_prompt(scene):
+    tensor = scene.positive[0][0]
+    positive = [[tensor.flip(0), {"area": (8, 8, 4, 4)}], [tensor, {"default": True}]]
+    run(scene, cfg_guider(scene, 2.0, positive), check_features())
+
+
+def test_features_of_inpainting(scene):
+    mask = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(2))
+    run(scene, cfg_guider(scene, 3.0), check_features(), mask=mask)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_features_of_both_predictions_that_cfg_pp_reads(scene, cfg):
+    run(scene, cfg_guider(scene, cfg), check_features(outputs=2), reads_uncond=True)
+
+
+def test_features_without_a_negative_prompt(scene):
+    (guider,) = scene.host.call(
+        "BasicGuider", model=scene.model, conditioning=scene.positive
+    ).outputs
+    run(scene, guider, check_features())
+
+
+@pytest.mark.parametrize("style", ["regular", "nested"])
+def test_features_of_two_prompts_guided_apart(scene, style):
+    (guider,) = scene.host.call(
+        "DualCFGGuider", model=scene.model, cond1=scene.positive,
+        cond2=[[scene.positive[0][0].flip(0), {}]], negative=scene.negative,
+        cfg_conds=3.0, cfg_cond2_negative=2.0, style=style,
+    ).outputs  # fmt: skip
+    run(scene, guider, check_features())
+
+
+@pytest.mark.parametrize("case", ["plain", "several", "inpainting"])
+def test_perturbed_copies_run_with_moved_weights(scene, case):
+    """Copies are tile-major; each must see its own weights, prompts, masks and noise."""
+    positive = several_positives(scene) if case == "several" else None
+    mask = torch.rand(1, 16, 16) if case == "inpainting" else None
+
+    def check(denoiser, layer):
+        z, sigma = noise((2 * len(noise(denoiser.shape, 0)), *denoiser.shape[1:]), 5), 0.7
+        sigma = torch.tensor(sigma)
+        deltas = deltas_for(layer, 2)
+        with denoiser.perturbed(deltas):
+            (together,) = denoiser.outputs(z, sigma)
+        for delta, part, found in zip(deltas, z.chunk(2), together.chunk(2), strict=True):
+            with weights_moved(layer, delta):
+                (truth,) = denoiser.outputs(part, sigma)
+            torch.testing.assert_close(found, truth, rtol=1e-4, atol=2e-5)
+
+    run(scene, cfg_guider(scene, 3.0, positive), check, mask=mask)
+
+
+def test_prompts_that_do_not_fill_the_batch_line_up_in_copies(scene):
+    """Two prompts for three latents: the host repeats them 1 2 1, in every copy."""
+    positive = [[scene.positive[0][0][:2], {}]]
+
+    def check(denoiser, layer):
+        z, sigma = noise(denoiser.shape, 5), torch.tensor(0.7)
+        (one,) = denoiser.outputs(z, sigma)
+        (three,) = denoiser.outputs(z.repeat(3, 1, 1, 1), sigma)
+        torch.testing.assert_close(three, one.repeat(3, 1, 1, 1), rtol=1e-4, atol=1e-5)
+
+    run(scene, cfg_guider(scene, 3.0, positive), check)
+
+
+def test_short_memory_halves_the_copies(scene, monkeypatch):
+    sizes = []
+
+    def check(denoiser, layer):
+        z, sigma = noise((24, *denoiser.shape[1:]), 5), torch.tensor(0.7)
+        deltas = deltas_for(layer, 8)
+        with denoiser.perturbed(deltas):
+            (plenty,) = denoiser.outputs(z, sigma)
+        original = denoiser._call_copies
+
+        def limited(z, *args):
+            sizes.append(len(z))
+            if len(z) > 9:
+                raise torch.cuda.OutOfMemoryError("too much")
+            return original(z, *args)
+
+        monkeypatch.setattr(denoiser, "_call_copies", limited)
+        with denoiser.perturbed(deltas):
+            (scarce,) = denoiser.outputs(z, sigma)
+        torch.testing.assert_close(scarce, plenty, rtol=1e-4, atol=1e-5)
+
+    run(scene, cfg_guider(scene, 3.0), check)
+    assert sizes == [24, 12, 6, 6, 6, 6]
