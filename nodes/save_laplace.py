@@ -31,8 +31,9 @@ class SaveLaplace(io.ComfyNode):
     @classmethod
     def execute(cls, laplace, filename) -> io.NodeOutput:
         folder = Path(folder_paths.get_folder_paths(FOLDER)[0]).resolve()
-        path = (folder / f"{filename.removesuffix('.safetensors')}.safetensors").resolve()
-        if folder not in path.parents or path.stem == "":
+        name = filename.strip().removesuffix(".safetensors")
+        path = (folder / f"{name}.safetensors").resolve()
+        if not name or folder not in path.parents:
             raise ValueError(
                 f"'{filename}' does not lie in the folder models/{FOLDER}. Give a plain name."
             )

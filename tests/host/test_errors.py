@@ -1,0 +1,108 @@
+"""What a person is told when inputs do not fit, and when: before the model runs."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def silent(scene, monkeypatch):
+    """A model that must not be asked to draw anything."""
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the model ran")
+
+    def arm():
+        monkeypatch.setattr(scene.model.model.diffusion_model, "forward", never)
+
+    return arm
+
+
+def test_a_posterior_of_another_model_is_refused(scene, laplace, silent):
+    module = scene.host.module("bayesdiff_core.laplace")
+    other = module.LaplacePosterior(
+        laplace.precision, 1.0, 1.0, laplace.rows, 1, fingerprint="other.layer:1x2:00"
+    )
+    scene.uncertain(laplace=laplace)
+    silent()
+    with pytest.raises(ValueError, match=r"other\.layer:1x2:00.*network\.out\.2") as raised:
+        scene.uncertain(laplace=other)
+    assert "Run LaplaceFit on the model you sample with" in str(raised.value)
+
+
+def test_a_latent_with_nan_is_refused(scene, silent):
+    samples = scene.latent["samples"].clone()
+    samples[0, 0, 0, 0] = float("nan")
+    silent()
+    with pytest.raises(ValueError, match="1 values that are NaN"):
+        scene.uncertain(latent_image={"samples": samples})
+    with pytest.raises(ValueError, match="1 values that are NaN"):
+        scene.fit(latents={"samples": samples})
+
+
+def test_prompts_and_latents_of_different_number_are_refused(scene, silent):
+    silent()
+    two = [[scene.positive[0][0][:2], {}]]
+    for inputs, words in (({"positive": two}, "positive"), ({"negative": two}, "negative")):
+        with pytest.raises(ValueError, match=f"{words} holds 2 prompts but there are 3 latents"):
+            scene.uncertain(**inputs)
+    with pytest.raises(ValueError, match="conditioning holds 2 prompts"):
+        scene.fit(conditioning=two)
+
+
+def test_fitting_on_an_empty_latent_is_refused(scene, silent):
+    silent()
+    with pytest.raises(ValueError, match="all zero"):
+        scene.fit(latents=scene.latent)
+
+
+def test_denoise_zero_is_refused(scene, silent):
+    silent()
+    with pytest.raises(ValueError, match="denoise 0"):
+        scene.uncertain(denoise=0.0)
+
+
+def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
+    (sampler,) = scene.host.call(
+        "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=-1, upscale_method="bilinear"
+    ).outputs
+    module = scene.host.module("nodes.host.sampling")
+    silent()
+    uncertain = module.UncertainSampler(sampler, module.Wanted())
+    with pytest.raises(ValueError, match="changes the size of the latent"):
+        scene.host.call(
+            "SamplerCustom", model=scene.model, add_noise=True, noise_seed=0, cfg=1.0,
+            positive=scene.positive, negative=scene.negative, sampler=uncertain,
+            sigmas=torch.linspace(1, 0, 5), latent_image=scene.latent,
+        )  # fmt: skip
+
+
+def test_a_foreign_prompt_is_refused_in_words(scene):
+    with pytest.raises(ValueError, match="BayesDiffDemoPrompt"):
+        scene.uncertain(positive=[[torch.zeros(1, 77, 768), {}]])
+    with pytest.raises(ValueError, match="'1 2 x 4' is no prompt of this model. Write 4 of: 0, 1"):
+        scene.host.call("BayesDiffDemoPrompt", model=scene.model, text="1 2 x 4")
+
+
+def test_the_error_dialog_shows_our_sentence(server):
+    """As the page gets it: the sentence, and the node that said it."""
+    prompt = {
+        "1": {"class_type": "BayesDiffDemoModel", "inputs": {"name": "digits"}},
+        "2": {"class_type": "BayesDiffDemoPrompt", "inputs": {"model": ["1", 0], "text": "1 2"}},
+        "3": {"class_type": "BayesDiffDemoLatent", "inputs": {"model": ["1", 0], "batch_size": 1}},
+        "4": {
+            "class_type": "UncertainKSampler",
+            "inputs": {
+                "model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0],
+                "latent_image": ["3", 0], "seed": 0, "steps": 2, "cfg": 1.0,
+                "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
+            },
+        },
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 1]}},
+        "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 0]}},
+    }  # fmt: skip
+    execution = server.queue(prompt, check=False)
+    assert execution.error["node_id"] == "2"
+    assert (
+        "'1 2' is no prompt of this model. Write 4 of: 0, 1"
+        in (execution.error["exception_message"])
+    )

@@ -1,0 +1,82 @@
+"""LaplaceFit and the posteriors it writes."""
+
+import pytest
+import torch
+
+from tests.host.conftest import noise
+
+
+def test_fit_reports_what_it_did(scene):
+    result = scene.host.call(
+        "LaplaceFit", model=scene.model, draws=3, structure="auto", seed=0,
+        latents={"samples": noise(scene.latent["samples"].shape, 1)}, conditioning=scene.positive,
+    )  # fmt: skip
+    posterior, report = result.outputs
+    # 16 channels of 3x3, a bias, two channels out; three draws of three latents of 16x16.
+    assert (posterior.features, posterior.rows) == (145, 2)
+    assert posterior.positions == 3 * 3 * 256
+    for words in ("network.out.2", "145 features", "structure: full", "2304 positions"):
+        assert words in report
+    for words in ("noise variance", "prior precision", "log evidence", posterior.fingerprint):
+        assert words in report
+
+
+def test_diag_is_the_diagonal_of_full(scene):
+    full, diag = scene.fit(structure="full"), scene.fit(structure="diag")
+    assert (full.structure, diag.structure) == ("full", "diag")
+    torch.testing.assert_close(full.precision.diagonal(), diag.precision, rtol=1e-4, atol=1e-4)
+    assert full.noise_variance == pytest.approx(diag.noise_variance)
+
+
+def test_gram_is_that_of_the_layers_inputs(scene):
+    """Against hooks of our own on the network, over the same noisy latents."""
+    network = scene.model.model.diffusion_model.network
+    inputs = []
+    handle = network.out[2].register_forward_pre_hook(lambda _m, args: inputs.append(args[0]))
+    try:
+        posterior = scene.fit(draws=3)
+    finally:
+        handle.remove()
+    patches = [torch.nn.functional.unfold(x, 3, padding=1).transpose(1, 2) for x in inputs[-3:]]
+    phi = torch.cat(patches).flatten(0, 1).double()
+    phi = torch.cat([phi, torch.ones(len(phi), 1)], 1)
+    gram = phi.T @ phi / posterior.noise_variance
+    torch.testing.assert_close(posterior.precision.double(), gram, rtol=1e-4, atol=1e-3)
+
+
+def test_fit_decides_by_its_seed_alone(scene):
+    first, again, other = scene.fit(seed=3), scene.fit(seed=3), scene.fit(seed=4)
+    assert torch.equal(first.precision, again.precision)
+    assert not torch.equal(first.precision, other.precision)
+
+
+def test_a_saved_posterior_is_read_back(scene, laplace):
+    scene.host.call("BayesDiffSaveLaplace", laplace=laplace, filename="folder/mine")
+    loader = scene.host.node_classes["BayesDiffLoadLaplace"]
+    options = loader.INPUT_TYPES()["required"]["filename"]
+    names = options[1].get("options", options[0])
+    (name,) = [name for name in names if "mine" in name]
+    (loaded,) = scene.host.call("BayesDiffLoadLaplace", filename=name).outputs
+    assert torch.equal(loaded.precision, laplace.precision)
+    assert loaded.fingerprint == laplace.fingerprint
+    samples, uncertainty = scene.uncertain(laplace=loaded)
+    assert "posterior" in uncertainty.names
+
+
+def test_files_are_written_to_their_folder_only(scene, laplace):
+    for name in ("../mine", "/tmp/mine", ""):
+        with pytest.raises(ValueError, match="models/laplace"):
+            scene.host.call("BayesDiffSaveLaplace", laplace=laplace, filename=name)
+
+
+def test_a_lora_makes_it_another_layer(scene, laplace):
+    """Weights are read with the patches of the ModelPatcher in effect."""
+    patched = scene.model.clone()
+    key = "diffusion_model.network.out.2.weight"
+    weight = scene.model.model.diffusion_model.network.out[2].weight
+    patched.add_patches({key: ("diff", (0.1 * noise(weight.shape, 1),))})
+    with pytest.raises(ValueError, match="Run LaplaceFit on the model you sample with"):
+        scene.uncertain(model=patched, laplace=laplace)
+    other = scene.fit(model=patched)
+    scene.uncertain(model=patched, laplace=other)
+    scene.uncertain(laplace=laplace)

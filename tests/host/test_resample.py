@@ -1,0 +1,139 @@
+"""MaskedResample: something new inside the mask, the same to the bit outside."""
+
+import pytest
+import torch
+
+from tests.host.conftest import noise
+
+
+def left_half(soft=False):
+    mask = torch.zeros(1, 32, 32)
+    mask[:, :, :16] = 1
+    if soft:
+        mask[:, :, 12:16] = 0.5
+    return mask
+
+
+def resample(scene, samples, uncertainty, **changes):
+    inputs = {
+        "model": scene.model,
+        "latent": {"samples": samples},
+        "uncertainty": uncertainty,
+        "mask": left_half(),
+        "positive": scene.positive,
+        "negative": scene.negative,
+        "seed": 1,
+        "denoise": 0.7,
+        "candidates": 2,
+        "rule": "random",
+        "keep_original": True,
+        "cfg": 0.0,
+        **changes,
+    }
+    latent, uncertainty, report = scene.host.call("MaskedResample", **inputs).outputs
+    return latent["samples"], uncertainty, report
+
+
+@pytest.mark.parametrize(
+    "sampler_name", ["euler", "dpmpp_2m", "euler_ancestral", "dpmpp_sde", "uni_pc", "heun", "ddim"]
+)
+@pytest.mark.parametrize("soft", [False, True])
+def test_outside_stays_and_inside_changes(scene, sampler_name, soft):
+    samples, uncertainty = scene.uncertain(sampler_name=sampler_name, steps=5)
+    result, _, _ = resample(scene, samples, uncertainty, mask=left_half(soft))
+    assert torch.equal(result[..., 8:], samples[..., 8:])
+    assert ((result - samples)[..., :6].abs() > 1e-3).float().mean() > 0.9
+    assert torch.isfinite(result).all()
+
+
+def test_the_whole_schedule_under_a_full_mask_is_a_run_of_its_own(scene):
+    """With everything free and all steps run again, the start is KSampler's for the same noise."""
+    samples, uncertainty = scene.uncertain(seed=2)
+    result, _, _ = resample(
+        scene, samples, uncertainty, mask=torch.ones(1, 16, 16), denoise=1.0, candidates=1, seed=5
+    )
+    torch.testing.assert_close(result, scene.ksampler(seed=5), rtol=1e-4, atol=1e-5)
+
+
+def test_candidates_are_as_if_sampled_one_by_one(scene):
+    """The first of four is the first of one: copies of the batch do not disturb each other."""
+    samples, uncertainty = scene.uncertain()
+    four, _, _ = resample(scene, samples, uncertainty, candidates=4)
+    one, _, _ = resample(scene, samples, uncertainty, candidates=1)
+    torch.testing.assert_close(four, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+def test_the_choice_never_makes_the_score_worse(scene, rule):
+    samples, uncertainty = scene.uncertain()
+    many, after, report = resample(scene, samples, uncertainty, rule=rule, candidates=3)
+    changed = [not torch.equal(a, b) for a, b in zip(many, samples, strict=True)]
+    for image, line in enumerate(report.splitlines()[1:]):
+        assert line.startswith(f"image {image + 1}:")
+        assert ("became" in line) == changed[image]
+        assert ("kept the original" in line) != changed[image]
+    assert after.signal(rule).map.shape == uncertainty.signal("trajectory").map.shape
+    outside = after.signal("trajectory").map[..., 8:]
+    assert torch.equal(outside, uncertainty.signal("trajectory").map[..., 8:])
+
+
+def test_the_result_can_be_resampled_again(scene):
+    samples, uncertainty = scene.uncertain(sampler_name="dpmpp_2m")
+    once, uncertainty, _ = resample(scene, samples, uncertainty)
+    assert torch.equal(uncertainty.recording.final, once)
+    right = left_half().flip(-1)
+    twice, _, _ = resample(scene, once, uncertainty, mask=right, seed=8)
+    assert torch.equal(twice[..., :8], once[..., :8])
+    assert not torch.equal(twice[..., 8:], once[..., 8:])
+
+
+def test_images_without_a_mask_stay(scene):
+    samples, uncertainty = scene.uncertain()
+    masks = left_half().repeat(3, 1, 1)
+    masks[1] = 0
+    result, _, report = resample(scene, samples, uncertainty, mask=masks, rule="contrast")
+    assert torch.equal(result[1], samples[1])
+    assert "image 2: nothing masked" in report
+
+
+def test_an_empty_mask_returns_the_input_with_a_note(scene):
+    samples, uncertainty = scene.uncertain()
+    result, same, report = resample(scene, samples, uncertainty, mask=torch.zeros(1, 8, 8))
+    assert result is samples and same is uncertainty
+    assert "mask is empty" in report
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mask": torch.ones(2, 16, 16)}, "2 masks but 3 latents"),
+        ({"mask": torch.full((1, 16, 16), float("nan"))}, "mask holds NaN"),
+        ({"samples": torch.full((3, 2, 16, 16), float("nan"))}, "latent holds 1536 values"),
+        ({"samples": torch.zeros(2, 2, 16, 16)}, "shape .*2, 2, 16, 16"),
+        ({"rows": 2}, "positive holds 2 prompts but there are 3 latents"),
+        ({"budget": 0}, "no recorded trajectory"),
+    ],
+)
+def test_errors_are_sentences_raised_before_the_model_runs(scene, changes, words, monkeypatch):
+    samples, uncertainty = scene.uncertain(recording_mb=changes.pop("budget", 2048))
+    samples = changes.pop("samples", samples)
+    if rows := changes.pop("rows", 0):
+        changes["positive"] = [[scene.positive[0][0][:rows], {}]]
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(scene.model.model.diffusion_model, "forward", never)
+    with pytest.raises(ValueError, match=words):
+        resample(scene, samples, uncertainty, **changes)
+
+
+def test_noise_of_the_seed_alone_decides(scene):
+    samples, uncertainty = scene.uncertain()
+    first, _, _ = resample(scene, samples, uncertainty, seed=4)
+    noise((3,), 0)
+    torch.randn(7)
+    again, _, _ = resample(scene, samples, uncertainty, seed=4)
+    other, _, _ = resample(scene, samples, uncertainty, seed=5)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
