@@ -1,0 +1,49 @@
+/**
+ * Reads the binary that UncertaintyHeatmap leaves in the temp folder; its layout is told in
+ * `bayesdiff_core/payload.py`.
+ *
+ * @typedef {{filename: string, subfolder: string, type: string}} FileReference
+ * @typedef {{values: FileReference, images: FileReference[]}} Reference what the node hands over
+ *
+ * @typedef {object} Payload
+ * @property {number} batch
+ * @property {number} height of the images, in pixels
+ * @property {number} width
+ * @property {string} artifact the signal that `artifact` stands for
+ * @property {number} evaluations of the run
+ * @property {Record<string, Uint8Array>} colormaps 256 RGB triples each
+ * @property {Layer[]} signals
+ * @property {Layer[]} steps
+ */
+
+import { Layer } from "./layer.js";
+
+const VERSION = 1;
+
+/**
+ * @param {ArrayBuffer} buffer
+ * @returns {Payload}
+ */
+export function readPayload(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  if (header.version !== VERSION) {
+    throw new Error(
+      `The values have format ${header.version}, this viewer reads ${VERSION}: reload the page.`,
+    );
+  }
+  const body = 4 + length;
+  const layer = (description) => new Layer(description, buffer, body);
+  const colors = ([name, offset]) => [name, new Uint8Array(buffer, body + offset, 768)];
+  return {
+    ...header,
+    colormaps: Object.fromEntries(Object.entries(header.colormaps).map(colors)),
+    signals: header.signals.map(layer),
+    steps: header.steps.map(layer),
+  };
+}
+
+/** @param {unknown} value whether it is a {@link Reference} and not what another version saved */
+export function isReference(value) {
+  return typeof value?.values?.filename === "string" && Array.isArray(value.images);
+}
