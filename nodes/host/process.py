@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...bayesdiff_core.process import EvaluateStep, SolverProcess
 from ...bayesdiff_core.trace import DrawNoise, Evaluate, Trace, trace_solver
+from .closures import unchanged
 from .denoiser import HostDenoiser
-from .noise import Draw, redirected
+from .inside import Decide, Decision, Draw, own_decision, redirected
 
 __all__ = ["HostProcess", "SamplerCall"]
 
@@ -44,44 +45,60 @@ class SamplerCall:
         """Of the batch that the conditionings belong to; x holds `copies` of it."""
         return torch.Size([len(self.x) // self.copies, *self.x.shape[1:]])
 
+    @property
+    def model_options(self) -> dict[str, Any]:
+        return self.extra_args["model_options"]
+
     def own_args(self) -> dict[str, Any]:
         """Arguments that the sampler may change without an effect on anyone else."""
-        return {**self.extra_args, "model_options": self.extra_args["model_options"].copy()}
-
-    @property
-    def guidance_functions(self) -> int:
-        """How many functions look at the guided prediction before the sampler adds its own."""
-        return len(self.extra_args["model_options"].get(POST_CFG, ()))
+        return {**self.extra_args, "model_options": self.model_options.copy()}
 
 
 class HostProcess(SolverProcess):
-    """The run that the host asked for; the sampler sees what it would see without us."""
+    """The run that the host asked for; the sampler sees what it would see without us.
+
+    A sampler that chooses its steps by the image is run once beforehand to learn them.
+    """
 
     denoiser: HostDenoiser
 
     def __init__(self, call: SamplerCall) -> None:
         # Some samplers write into the schedule they are given.
         sigmas = call.sigmas.clone()
-        reads_uncond = _reads_unconditional(call, sigmas)
-        denoiser = HostDenoiser(call.model_k, call.own_args(), call.shape, reads_uncond)
+        habits = _habits_of(call, sigmas)
         super().__init__(
             call.function,
-            denoiser,
+            HostDenoiser(call.model_k, call.own_args(), call.shape, habits.reads_uncond),
             call.x,
             sigmas,
             name=call.name,
-            outputs=2 if reads_uncond else 1,
-            mask=_free(call.extra_args),
+            outputs=2 if habits.reads_uncond else 1,
+            mask=_free(call),
             options=call.options,
             callback=call.callback,
         )
         self.call = call
+        self.adaptive = habits.adaptive
+        self._decisions: list[Decision] = []
+
+    def rehearse(self) -> None:
+        """Learn the steps of an adaptive sampler from a whole run, which leaves no trace."""
+
+        def record(own: Callable[[], Decision]) -> Decision:
+            self._decisions.append(own())
+            return self._decisions[-1]
+
+        model = _RunningModel(self.call.model_k, self.denoiser, self.denoise)
+        with unchanged(self.call.model_options, self.call.shape[0]):
+            _run(self.call, model, self.x, self.sigmas, lambda own: own(), record)
 
     @cached_property
     def trace(self) -> Trace:
         def run(x: Tensor, evaluate: Evaluate, draw: DrawNoise) -> Tensor:
             model = _TracedModel(self.call, evaluate)
-            return _run(self.call, model, x, self.sigmas.cpu(), lambda _own: draw())
+            return _run(
+                self.call, model, x, self.sigmas.cpu(), lambda _own: draw(), self._decide()
+            )
 
         return trace_solver(run, self.outputs, name=self.name)
 
@@ -94,7 +111,7 @@ class HostProcess(SolverProcess):
             return self.draws[-1]
 
         call = self.call
-        with redirected(record, call.options) as options:
+        with redirected(record, call.options, self._decide()) as options:
             return call.function(
                 _RunningModel(call.model_k, self.denoiser, evaluate),
                 call.x,
@@ -114,12 +131,26 @@ class HostProcess(SolverProcess):
         callback: Callable[[dict[str, Any]], None] | None = None,
     ) -> Tensor:
         model = _RunningModel(self.call.model_k, self.denoiser, evaluate)
-        return _run(self.call, model, x, sigmas, lambda _own: draw())
+        return _run(self.call, model, x, sigmas, lambda _own: draw(), self._decide())
+
+    def _decide(self) -> Decide:
+        """The decisions of the rehearsal once more; the sampler's own where there was none."""
+        if not self._decisions:
+            return own_decision
+        decisions = iter(self._decisions)
+        return lambda _own: next(decisions)
 
 
-def _run(call: SamplerCall, model: Any, x: Tensor, sigmas: Tensor, draw: Draw) -> Tensor:
+def _run(
+    call: SamplerCall,
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    draw: Draw,
+    decide: Decide = own_decision,
+) -> Tensor:
     """The sampler on a model of ours, with nothing shared with the run that the host asked for."""
-    with redirected(draw, call.options) as options:
+    with redirected(draw, call.options, decide) as options:
         return call.function(
             model,
             x,
@@ -160,7 +191,7 @@ class _TracedModel(_Model):
 
     def __init__(self, call: SamplerCall, evaluate: Evaluate) -> None:
         super().__init__(call.model_k)
-        self._known = call.guidance_functions
+        self._known = len(call.model_options.get(POST_CFG, ()))
         self._evaluate = evaluate
         self.reads_uncond = False
 
@@ -186,17 +217,32 @@ class _TracedModel(_Model):
         return denoised
 
 
-def _reads_unconditional(call: SamplerCall, sigmas: Tensor) -> bool:
-    """Whether the sampler adds a function of its own that looks at the guided prediction."""
+@dataclass
+class _Habits:
+    """What a sampler does beside asking for predictions."""
+
+    reads_uncond: bool = False
+    adaptive: bool = False
+
+
+def _habits_of(call: SamplerCall, sigmas: Tensor) -> _Habits:
+    """Found by running the sampler on a single number."""
+    habits = _Habits()
+
+    def decide(own: Callable[[], Decision]) -> Decision:
+        habits.adaptive = True
+        return own()
+
     model = _TracedModel(call, lambda z, _sigma: (torch.zeros_like(z),))
-    x = torch.zeros(1, 1, *[1] * (call.x.ndim - 2))
-    _run(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x))
-    return model.reads_uncond
+    x = torch.zeros(1, 1, 1, 1)
+    _run(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
+    habits.reads_uncond = model.reads_uncond
+    return habits
 
 
-def _free(extra_args: dict[str, Any]) -> Tensor | None:
+def _free(call: SamplerCall) -> Tensor | None:
     """Where the latent is free to move."""
-    mask = extra_args.get("denoise_mask")
-    if mask is not None and "denoise_mask_function" in extra_args["model_options"]:
+    mask = call.extra_args.get("denoise_mask")
+    if mask is not None and "denoise_mask_function" in call.model_options:
         return (mask > 0).to(mask)
     return mask

@@ -98,6 +98,8 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
             self.function, self.name, model_k, x, sigmas, extra_args, callback, disable, options
         )
         self._process = process = HostProcess(call)
+        if process.adaptive:
+            process.rehearse()
         evaluations = process.trace.evaluations
         self._trajectory = TrajectoryVariance(evaluations)
         self._recorder = Recorder(evaluations, self.wanted.budget_mb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,21 @@ class Scene:
             "denoise": 1.0,
             **changes,
         }
+
+    def of_kind(self, kind: str) -> Any:
+        """The model, its output read as velocity of a flow, as noise, or as v."""
+        import comfy.model_base
+
+        if kind == "flow":
+            return self.model
+        types = comfy.model_base.ModelType
+        model = self.model.clone()
+        config = SimpleNamespace(sampling_settings={})
+        sampling = comfy.model_base.model_sampling(
+            config, {"eps": types.EPS, "v": types.V_PREDICTION}[kind]
+        )
+        model.add_object_patch("model_sampling", sampling)
+        return model
 
     def ksampler(self, **changes: Any) -> torch.Tensor:
         """Samples of the host's own KSampler."""
