@@ -16,6 +16,7 @@ Layer:
     name, unit, height, width, codes (offset of uint16 (B, height, width)),
     percentiles (offset of float32 (B, levels)), levels (evenly from 0 to 100, both included),
     low, step, scores (a list of B numbers each), limits (B pairs), batch_limits (a pair),
+    batch_middle (the median of the batch),
     histogram (offset of uint32 (B, bins)), bins, edges (B pairs: the histogram's range)
 A layer of `steps` has no histogram and its name is the number of its step.
 """
@@ -149,6 +150,7 @@ def _layer(
         "scores": scores.tolist(),
         "limits": limits.tolist(),
         "batch_limits": shared.tolist(),
+        "batch_middle": float(percentiles(maps, (50.0,), shared=True)[0, 0]),
     }
     if bins:
         edges = percentiles(maps, (0.0, 99.9)).tolist()

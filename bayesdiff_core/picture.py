@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .compose import color_bar, contour, side_by_side
 from .heatmap import Colormap, ScaleMode, colorize, normalize, overlay, scale_limits
+from .maps import percentiles
 
-__all__ = ["DISPLAYS", "Display", "Look", "draw", "heat_strength"]
+__all__ = ["DISPLAYS", "Display", "Look", "draw"]
 
 Display = Literal["overlay", "heatmap", "side by side", "contour"]
 
@@ -36,15 +38,32 @@ class Look:
         """The values (B, 2) with the first and the last colour of maps (B, h, w)."""
         return scale_limits(maps, self.scale, fixed=self.limits)
 
+    def heat_limits(self, maps: Tensor) -> Tensor:
+        """The values (B, 2) at which heat over an image begins and is strongest.
+
+        It begins at the median, so that the surer half of what is compared stays clear; a fixed
+        scale says itself where it begins.
+        """
+        limits = self.limits_of(maps).clone()
+        if self.scale != "fixed":
+            middle = percentiles(maps, (50.0,), shared=self.scale == "batch")[:, 0]
+            limits[:, 0] = torch.minimum(middle, limits[:, 1])
+        return limits
+
 
 def draw(
-    maps: Tensor, limits: Tensor, masks: Tensor, images: Tensor | None, look: Look, unit: str = ""
+    maps: Tensor,
+    values: Tensor,
+    masks: Tensor,
+    images: Tensor | None,
+    look: Look,
+    unit: str = "",
 ) -> Tensor:
     """Pictures of maps.
 
     Arguments:
-        maps: Shape (B, H, W).
-        limits: From `Look.limits_of`, shape (B, 2).
+        maps: Shape (B, h, w); they decide the limits of the colours.
+        values: The same in the size of the picture, shape (B, H, W).
         masks: Outlined by the display `contour`, shape (B, H, W).
         images: RGB in [0, 1], shape (B, H, W, 3). Without them the heat is shown alone.
         look: How.
@@ -54,7 +73,9 @@ def draw(
         RGB in [0, 1], shape (B, H', W', 3); larger than (H, W) only by what is put beside it, and
         by the whole factor that a colour bar on a small picture needs.
     """
-    picture = _body(maps, limits, masks, images, look)
+    limits = look.limits_of(maps)
+    heat = colorize(values, limits, look.colormap)
+    picture = _body(heat, normalize(values, look.heat_limits(maps)), masks, images, look)
     if not look.bar:
         return picture
     picture = _enlarge(picture, BAR_HEIGHT)
@@ -67,16 +88,15 @@ def heat_strength(maps: Tensor, limits: Tensor) -> Tensor:
 
 
 def _body(
-    maps: Tensor, limits: Tensor, masks: Tensor, images: Tensor | None, look: Look
+    heat: Tensor, strength: Tensor, masks: Tensor, images: Tensor | None, look: Look
 ) -> Tensor:
-    heat = colorize(maps, limits, look.colormap)
     if images is None or look.display == "heatmap":
         return contour(heat, masks) if look.display == "contour" else heat
     if look.display == "side by side":
         return side_by_side(images, heat)
     if look.display == "contour":
         return contour(images, masks)
-    return overlay(images, heat, look.opacity, heat_strength(maps, limits))
+    return overlay(images, heat, look.opacity, strength)
 
 
 def _enlarge(pictures: Tensor, height: int) -> Tensor:

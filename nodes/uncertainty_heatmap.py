@@ -89,17 +89,16 @@ class UncertaintyHeatmap(io.ComfyNode):
         maps = frames(chosen.map)
         images = matching(image, len(maps))
         size = (maps.shape[-2], maps.shape[-1]) if images is None else tuple(images.shape[1:3])
-        limits = look.limits_of(maps)
         values = upsample(maps, size)
         masks = selection.regions(values, selection.thresholds(maps))
         soft = selection.soften(masks)
         smooth = values if images is None else guided_upsample(maps, images)
-        picture = draw(smooth, limits, masks, images, look, chosen.unit)
+        picture = draw(maps, smooth, masks, images, look, chosen.unit)
         return io.NodeOutput(
             picture,
             soft,
             corners(masks),
-            segments(masks, soft, normalize(values, limits)),
+            segments(masks, soft, normalize(values, look.limits_of(maps))),
             ui=show(
                 uncertainty.signals,
                 uncertainty.artifact_source,

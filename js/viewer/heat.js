@@ -1,17 +1,17 @@
 /**
- * Colours a grid as the server does: strength falls to nothing towards the sure end, unless the
- * heat is shown alone.
+ * Colours a grid as the server does: over an image the heat begins above a value and is strongest
+ * at the upper limit.
  *
  * @param {import("./grid.js").Grid} grid
  * @param {[number, number]} limits values with the first and the last colour
  * @param {Uint8Array} colors 256 RGB triples
- * @param {boolean} opaque
+ * @param {number} [clear] value up to which the image stays clear; without it the heat is opaque
  * @returns {Uint8ClampedArray} RGBA, row by row
  */
-export function paintHeat({ values }, [low, high], colors, opaque) {
-  const palette = rgbaPalette(colors, opaque);
-  const pixels = new Uint32Array(values.length);
+export function paintHeat({ values }, [low, high], colors, clear) {
   const span = high - low;
+  const palette = rgbaPalette(colors, clear === undefined ? null : (clear - low) / (span || 1));
+  const pixels = new Uint32Array(values.length);
   const factor = span > 1e-6 * Math.max(Math.abs(low), Math.abs(high)) ? STEPS / span : 0;
   for (let index = 0; index < values.length; index++) {
     const level = (values[index] - low) * factor;
@@ -29,7 +29,8 @@ export function cssColor(colors, level) {
 const STEPS = 1023;
 const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
-function rgbaPalette(colors, opaque) {
+/** @param {number | null} clear level up to which there is no heat, or null for heat alone */
+function rgbaPalette(colors, clear) {
   const bytes = new Uint8Array(4 * (STEPS + 1));
   for (let step = 0; step <= STEPS; step++) {
     const place = (255 * step) / STEPS;
@@ -38,7 +39,8 @@ function rgbaPalette(colors, opaque) {
       const [first, second] = [colors[3 * below + channel], colors[3 * below + 3 + channel]];
       bytes[4 * step + channel] = Math.round(first + (second - first) * (place - below));
     }
-    bytes[4 * step + 3] = opaque ? 255 : Math.round(255 * Math.sqrt(step / STEPS));
+    const strength = clear === null ? 1 : (step / STEPS - clear) / Math.max(1 - clear, 1e-6);
+    bytes[4 * step + 3] = Math.round(255 * Math.min(Math.max(strength, 0), 1));
   }
   // The canvas wants bytes in this order, whatever the order within a number is.
   return LITTLE_ENDIAN ? new Uint32Array(bytes.buffer) : swapped(bytes);

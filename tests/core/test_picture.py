@@ -19,7 +19,7 @@ def scene():
 
 def picture(scene, look, images=True):
     maps, masks, pictures = scene
-    return draw(maps, look.limits_of(maps), masks, pictures if images else None, look, "unit")
+    return draw(maps, maps, masks, pictures if images else None, look, "unit")
 
 
 @pytest.mark.parametrize("display", DISPLAYS)
@@ -32,22 +32,28 @@ def test_every_display_is_a_batch_of_pictures(scene, display, images):
     assert result.max() <= 1
 
 
-def test_the_surest_pixels_of_an_overlay_are_those_of_the_image(scene):
+@pytest.mark.parametrize("scale", ["image", "batch"])
+def test_an_overlay_leaves_the_surer_half_of_the_pixels_clear(scene, scale):
     maps, _, images = scene
+    result = picture(scene, Look(opacity=1.0, scale=scale))
+    clear = (result == images).all(dim=-1)
+    assert clear.float().mean() == pytest.approx(0.5, abs=0.01)
+    assert maps[clear].max() <= maps[~clear].min() + (0.1 if scale == "image" else 0)
+
+
+def test_the_unsurest_pixels_of_an_overlay_are_pure_heat(scene):
+    maps, _, _ = scene
     look = Look(opacity=1.0)
-    surest = maps <= look.limits_of(maps)[:, :1, None]
-    assert surest.any()
-    assert torch.equal(picture(scene, look)[surest], images[surest])
+    limits = look.limits_of(maps)
+    highest = maps >= limits[:, 1:, None]
+    assert torch.equal(picture(scene, look)[highest], colorize(maps, limits)[highest])
 
 
 def test_a_fixed_scale_gives_one_value_one_colour_in_every_run():
     look = Look("heatmap", scale="fixed", limits=(0.0, 2.0))
     small, large = torch.rand(1, 8, 8), 2 * torch.rand(1, 8, 8)
     small[0, 0, 0] = large[0, 0, 0] = 0.5
-    colors = [
-        draw(m, look.limits_of(m), torch.zeros_like(m), None, look)[0, 0, 0]
-        for m in (small, large)
-    ]
+    colors = [draw(m, m, torch.zeros_like(m), None, look)[0, 0, 0] for m in (small, large)]
     assert torch.equal(*colors)
 
 

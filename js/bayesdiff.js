@@ -1,0 +1,93 @@
+/** The extension's entry: puts the viewer on UncertaintyHeatmap and adds its settings. */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { HeatmapViewer } from "./viewer/viewer.js";
+
+const NODE = "UncertaintyHeatmap";
+const KEY = "bayesdiff";
+const COLORMAPS = ["inferno", "magma", "viridis", "cividis", "turbo"];
+
+const setting = (id) => app.extensionManager.setting.get(id);
+
+/** @type {import("./viewer/viewer.js").Host} */
+const host = {
+  url: (file) => api.apiURL(`/view?${new URLSearchParams(file)}`),
+  locale: () => setting("Comfy.Locale") ?? "en",
+  zoomCanvas: (event) => {
+    // With Vue nodes the event reaches the canvas by itself.
+    if (window.LiteGraph?.vueNodesMode) return;
+    event.preventDefault();
+    app.canvas.processMouseWheel(event);
+  },
+};
+
+/** @type {WeakMap<object, HeatmapViewer>} */
+const viewers = new WeakMap();
+
+/** Calls `after` when the host has called `name` on a node of this class. */
+function extend(prototype, name, after) {
+  const original = prototype[name];
+  prototype[name] = function (...args) {
+    const result = original?.apply(this, args);
+    after(this, ...args);
+    return result;
+  };
+}
+
+function addViewer(node) {
+  const value = (name) => node.widgets?.find((widget) => widget.name === name);
+  const defaults = { colormap: setting("BayesDiff.Colormap"), opacity: setting("BayesDiff.Opacity") };
+  for (const [name, wanted] of Object.entries(defaults)) {
+    if (value(name) && wanted !== undefined) value(name).value = wanted;
+  }
+  const viewer = new HeatmapViewer(node, host);
+  viewers.set(node, viewer);
+  extend(node, "onRemoved", () => viewer.dispose());
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, 380), Math.max(height, 760)]);
+}
+
+/** A workflow that is opened again in a tab finds its last outputs with the page. */
+function refresh(node) {
+  const viewer = viewers.get(node);
+  viewer?.refresh();
+  if (viewer && !viewer.saved) viewer.show(app.nodeOutputs?.[String(node.id)]?.[KEY]?.at(-1));
+}
+
+app.registerExtension({
+  name: "BayesDiff.Viewer",
+  settings: [
+    {
+      id: "BayesDiff.Opacity",
+      category: ["BayesDiff", "Heatmap", "Opacity"],
+      name: "Default opacity of the heat",
+      tooltip: "For new UncertaintyHeatmap nodes.",
+      type: "slider",
+      attrs: { min: 0, max: 1, step: 0.05 },
+      defaultValue: 0.7,
+    },
+    {
+      id: "BayesDiff.Colormap",
+      category: ["BayesDiff", "Heatmap", "Colormap"],
+      name: "Default colormap",
+      tooltip: "For new UncertaintyHeatmap nodes.",
+      type: "combo",
+      options: COLORMAPS,
+      defaultValue: "inferno",
+    },
+  ],
+  async beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.name !== NODE) return;
+    extend(nodeType.prototype, "onNodeCreated", addViewer);
+    extend(nodeType.prototype, "onConfigure", refresh);
+    extend(nodeType.prototype, "onExecuted", (node, output) => {
+      viewers.get(node)?.show(output?.[KEY]?.at(-1));
+    });
+  },
+});
+
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("./viewer/viewer.css", import.meta.url).href;
+document.head.append(style);

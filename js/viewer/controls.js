@@ -1,0 +1,108 @@
+/** Which signal is shown, how strongly, and at which step of the run. */
+
+import { make } from "./dom.js";
+
+const SIGNALS = ["artifact", "trajectory", "contrast", "posterior"];
+
+/** Signals side by side; those that the run did not compute cannot be pressed. */
+export class SignalChoice {
+  #state;
+  #words;
+  #buttons;
+
+  constructor(state, words, { signal }) {
+    this.#state = state;
+    this.#words = words;
+    this.#buttons = SIGNALS.map((name) =>
+      make("button.bd-choice", { type: "button", text: words(name), "data-signal": name }),
+    );
+    this.element = make("div.bd-choices", { role: "group", "aria-label": words("signal") }, [
+      ...this.#buttons,
+    ]);
+    for (const button of this.#buttons) {
+      const choose = () => state.set({ signal: button.dataset.signal, step: 0 });
+      button.addEventListener("click", choose, { signal });
+    }
+    for (const what of ["content", "view"]) {
+      state.addEventListener(what, () => this.#update(), { signal });
+    }
+    this.#update();
+  }
+
+  #update() {
+    const { payload, settings } = this.#state;
+    this.element.hidden = !payload;
+    if (!payload) return;
+    const { stepLayer } = this.#state;
+    for (const button of this.#buttons) {
+      const name = button.dataset.signal;
+      const help = this.#words(`${name}Help`, { signal: this.#words(payload.artifact) });
+      const computed = this.#state.has(name);
+      button.disabled = !computed;
+      button.title = computed ? help : `${help} ${this.#words("notComputed")}`;
+      button.setAttribute("aria-pressed", String(settings.signal === name && !stepLayer));
+    }
+  }
+}
+
+/** A slider with its name and its value in words. */
+class Slider {
+  constructor(name, attributes, write, { signal }) {
+    this.input = make("input", { type: "range", "aria-label": name, ...attributes });
+    this.output = make("span.bd-number");
+    this.element = make("label.bd-slider", {}, [
+      make("span.bd-name", { text: name }),
+      this.input,
+      this.output,
+    ]);
+    this.input.addEventListener("input", () => write(Number(this.input.value)), { signal });
+    // Arrow keys are the slider's, not those of the picture or the page.
+    this.input.addEventListener("keydown", (event) => event.stopPropagation(), { signal });
+  }
+
+  show(value, text) {
+    this.input.value = String(value);
+    this.output.textContent = text;
+  }
+}
+
+export class OpacitySlider extends Slider {
+  constructor(state, words, options) {
+    const range = { min: 0, max: 1, step: 0.01 };
+    super(words("opacity"), range, (opacity) => state.set({ opacity }), options);
+    const update = () => {
+      const { opacity } = state.settings;
+      this.element.hidden = !state.payload?.signals.length || !state.images.count;
+      this.show(opacity, `${Math.round(100 * opacity)} %`);
+    };
+    for (const what of ["content", "view"]) {
+      state.addEventListener(what, update, { signal: options.signal });
+    }
+    update();
+  }
+}
+
+/** Scrubs through the recorded steps; its right end is the final signal. */
+export class StepSlider extends Slider {
+  constructor(state, words, options) {
+    const write = (place) => {
+      const { steps } = state.payload;
+      state.set({ step: place < steps.length ? Number(steps[place].name) : 0 });
+    };
+    super(words("step"), { min: 0, max: 0, step: 1 }, write, options);
+    const update = () => {
+      const steps = state.payload?.steps ?? [];
+      this.element.hidden = !steps.length;
+      if (!steps.length) return;
+      this.input.max = String(steps.length);
+      const layer = state.stepLayer;
+      const count = state.payload.evaluations;
+      const text = layer ? words("stepOf", { step: layer.name, count }) : words("final");
+      this.show(layer ? steps.indexOf(layer) : steps.length, text);
+    };
+    for (const what of ["content", "view"]) {
+      state.addEventListener(what, update, { signal: options.signal });
+    }
+    update();
+  }
+}

@@ -1,0 +1,75 @@
+/** Small helpers for building the page. */
+
+/**
+ * @param {string} tag with classes, such as "div.bd-row"
+ * @param {Record<string, unknown>} [attributes] `text` is the content, `on…` are no attributes
+ * @param {(Node | string)[]} [children]
+ */
+export function make(tag, attributes = {}, children = []) {
+  const [name, ...classes] = tag.split(".");
+  const element = document.createElement(name);
+  element.className = classes.join(" ");
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "text") element.textContent = value;
+    else if (value !== undefined && value !== null) element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+const PATHS = {
+  eye: "M2 12s3.6-6.5 10-6.5S22 12 22 12s-3.6 6.5-10 6.5S2 12 2 12zM12 9a3 3 0 100 6 3 3 0 000-6z",
+  expand: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
+  close: "M6 6l12 12M18 6L6 18",
+  fit: "M4 8V4h4M20 8V4h-4M4 16v4h4M20 16v4h-4M9 9h6v6H9z",
+};
+
+/** A button with a drawn sign; its title is also what screen readers say. */
+export function iconButton(icon, title) {
+  const button = make("button.bd-icon", { type: "button", title, "aria-label": title });
+  button.innerHTML = `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${PATHS[icon]}"/></svg>`;
+  return button;
+}
+
+/** Calls `draw` once before the next frame, however often it is asked for. */
+export class Frame {
+  #draw;
+  #request = 0;
+
+  constructor(draw) {
+    this.#draw = draw;
+  }
+
+  request() {
+    this.#request ||= requestAnimationFrame(() => {
+      this.#request = 0;
+      this.#draw();
+    });
+  }
+
+  cancel() {
+    cancelAnimationFrame(this.#request);
+    this.#request = 0;
+  }
+}
+
+/**
+ * Fits the pixels of a canvas to where it is shown, the host's zoom included.
+ * @returns {{context: CanvasRenderingContext2D, width: number, height: number} | null} ready to
+ *   draw in CSS pixels, or null while it is not shown
+ */
+export function prepareCanvas(canvas) {
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  if (!width || !height) return null;
+  const zoom = canvas.getBoundingClientRect().width / width;
+  const ratio = Math.min(Math.max(zoom, 1) * window.devicePixelRatio, 3);
+  const [columns, rows] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== columns || canvas.height !== rows) {
+    canvas.width = columns;
+    canvas.height = rows;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(columns / width, 0, 0, rows / height, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return { context, width, height };
+}

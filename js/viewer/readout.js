@@ -1,0 +1,77 @@
+/** The values of all signals under the pointer, in their units and as percentile of the image. */
+
+import { Frame, make } from "./dom.js";
+import { number, percentile } from "./format.js";
+
+export class Readout {
+  #state;
+  #words;
+  #place = make("span.bd-place");
+  #note = make("span.bd-note");
+  #rows = make("div.bd-rows", { role: "table" });
+  #cells = [];
+  #frame = new Frame(() => this.#update());
+
+  constructor(state, words, { signal }) {
+    this.#state = state;
+    this.#words = words;
+    const caption = make("div.bd-caption", {}, [this.#place, this.#note]);
+    this.element = make("div.bd-readout", {}, [caption, this.#rows]);
+    state.addEventListener("content", () => this.#build(), { signal });
+    state.addEventListener("view", () => this.#build(), { signal });
+    state.addEventListener("probe", () => this.#frame.request(), { signal });
+    signal.addEventListener("abort", () => this.#frame.cancel());
+    this.#build();
+  }
+
+  #build() {
+    const { payload } = this.#state;
+    this.element.hidden = !payload;
+    const step = payload && this.#state.stepLayer;
+    const layers = payload ? [...payload.signals, ...(step ? [step] : [])] : [];
+    if (layers.some((layer, index) => this.#cells[index]?.layer !== layer)) this.#cells = [];
+    if (this.#cells.length !== layers.length) {
+      this.#cells = layers.map((layer) => this.#row(layer));
+      this.#rows.replaceChildren(...this.#cells.map(({ row }) => row));
+    }
+    this.#update();
+  }
+
+  #row(layer) {
+    const isStep = this.#state.payload.steps.includes(layer);
+    const name = isStep ? "undecided" : layer.name;
+    const value = make("span.bd-number");
+    const place = make("span.bd-number.bd-percentile");
+    const bar = make("i");
+    const row = make("div.bd-row", { role: "row", title: this.#words(`${name}Help`) }, [
+      make("span.bd-name", { text: this.#words(name) }),
+      value,
+      make("span.bd-unit", { text: this.#words(layer.unit) }),
+      make("span.bd-meter", {}, [bar]),
+      place,
+    ]);
+    return { layer, row, value, place, bar };
+  }
+
+  #update() {
+    const { payload, image, probe } = this.#state;
+    if (!payload) return;
+    const { layer: shown } = this.#state;
+    const { width, height, batch } = payload;
+    const x = probe && Math.floor(probe.u * width);
+    const y = probe && Math.floor(probe.v * height);
+    this.#place.textContent =
+      batch > 1 ? this.#words("image", { image: image + 1, count: batch }) : "";
+    this.#note.textContent = probe ? this.#words("pixel", { x, y }) : this.#words("wholeImage");
+    for (const { layer, row, value, place, bar } of this.#cells) {
+      const found = probe
+        ? layer.sample(image, (x + 0.5) / width, (y + 0.5) / height)
+        : layer.scores[image];
+      const rank = layer.percentileOf(image, found);
+      value.textContent = number(found);
+      place.textContent = probe ? `p${percentile(rank)}` : "";
+      bar.style.width = probe ? `${rank}%` : "0";
+      row.classList.toggle("bd-shown", layer === shown);
+    }
+  }
+}

@@ -1,0 +1,94 @@
+/** The images of a batch in a strip, from sure to unsure, with their scores. */
+
+import { Frame, make } from "./dom.js";
+import { number } from "./format.js";
+
+const SIDE = 112;
+
+export class Thumbnails {
+  #state;
+  #words;
+  #strip = make("div.bd-strip");
+  #tiles = [];
+  #frame = new Frame(() => this.#draw());
+
+  constructor(state, words, { signal }) {
+    this.#state = state;
+    this.#words = words;
+    const ends = make("div.bd-ends", {}, [
+      make("span", { text: words("sure") }),
+      make("i"),
+      make("span", { text: words("unsure") }),
+    ]);
+    this.element = make("div.bd-thumbnails", {}, [this.#strip, ends]);
+    this.#strip.addEventListener(
+      "click",
+      (event) => {
+        const tile = event.target.closest("button");
+        if (tile) state.select(Number(tile.dataset.image));
+      },
+      { signal },
+    );
+    state.addEventListener("content", () => this.#build(), { signal });
+    state.addEventListener("view", () => this.#update(), { signal });
+    signal.addEventListener("abort", () => this.#frame.cancel());
+    this.#build();
+  }
+
+  async #build() {
+    const { payload, images } = this.#state;
+    this.element.hidden = !payload || payload.batch < 2;
+    if (this.element.hidden) return;
+    const factor = SIDE / Math.max(payload.width, payload.height);
+    this.#tiles = Array.from({ length: payload.batch }, (_, image) => {
+      const canvas = make("canvas", {
+        width: Math.max(1, Math.round(payload.width * factor)),
+        height: Math.max(1, Math.round(payload.height * factor)),
+      });
+      const score = make("span.bd-number");
+      const tile = make("button.bd-tile", { type: "button", "data-image": image }, [canvas, score]);
+      return { image, tile, canvas, score, picture: null };
+    });
+    this.#strip.replaceChildren();
+    this.#update();
+    // One after another: a batch of large images must not be decoded at once.
+    for (const tile of this.#tiles) {
+      tile.picture = await images.thumbnail(tile.image, SIDE).catch(() => null);
+      if (images !== this.#state.images) return;
+      this.#frame.request();
+    }
+  }
+
+  #update() {
+    const { payload } = this.#state;
+    if (!payload || payload.batch < 2) return;
+    const { order, layer, image } = this.#state;
+    const tiles = order.map((index) => this.#tiles[index]);
+    const current = [...this.#strip.children];
+    if (tiles.some(({ tile }, place) => current[place] !== tile)) {
+      this.#strip.replaceChildren(...tiles.map(({ tile }) => tile));
+    }
+    for (const tile of this.#tiles) {
+      const name = this.#words("image", { image: tile.image + 1, count: payload.batch });
+      tile.score.textContent = number(layer.scores[tile.image]);
+      tile.tile.title = `${name}: ${number(layer.scores[tile.image])}`;
+      tile.tile.setAttribute("aria-pressed", String(tile.image === image));
+    }
+    this.#frame.request();
+  }
+
+  #draw() {
+    const state = this.#state;
+    if (!state.payload) return;
+    const { settings, alone } = state;
+    for (const { image, canvas, picture } of this.#tiles) {
+      const context = canvas.getContext("2d");
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+      if (picture && (alone || settings.display === "contour")) continue;
+      context.globalAlpha = picture && settings.display !== "heatmap" ? settings.opacity : 1;
+      context.drawImage(state.heat(image), 0, 0, canvas.width, canvas.height);
+      context.globalAlpha = 1;
+    }
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * The viewer of one node, as a widget: what it shows, what it saves in the workflow, its life.
+ *
+ * @typedef {import("./payload.js").Reference} Reference
+ * @typedef {{reference: Reference, image: number}} Saved
+ *
+ * @typedef {object} Host the page that the viewer lives in
+ * @property {(file: import("./payload.js").FileReference) => string} url of a file of the server
+ * @property {() => string} locale
+ * @property {(event: WheelEvent) => void} zoomCanvas
+ */
+
+import { FullSize } from "./dialog.js";
+import { Images } from "./images.js";
+import { Panel } from "./panel.js";
+import { isReference, readPayload } from "./payload.js";
+import { NodeSettings } from "./settings.js";
+import { ViewerState } from "./state.js";
+import { wordsOf } from "./words.js";
+
+export const WIDGET = "viewer";
+const SMALLEST_STAGE = 200;
+
+export class HeatmapViewer {
+  #host;
+  #words;
+  #panel;
+  #dialog = null;
+  #reference = null;
+  #abort = new AbortController();
+
+  /**
+   * @param {object} node
+   * @param {Host} host
+   */
+  constructor(node, host) {
+    this.#host = host;
+    this.#words = wordsOf(host.locale());
+    this.state = new ViewerState(new NodeSettings(node, () => this.state.refresh()));
+    this.#panel = new Panel(this.state, this.#words, { expand: () => this.expand() });
+    this.element = this.#panel.element;
+    const { signal } = this.#abort;
+    this.element.addEventListener("wheel", (event) => host.zoomCanvas(event), { signal });
+    this.widget = node.addDOMWidget(WIDGET, "bayesdiff_viewer", this.element, {
+      serialize: false,
+      hideOnZoom: false,
+      margin: 8,
+      getMinHeight: () => this.#smallestHeight(),
+      getValue: () => this.saved,
+      setValue: (value) => this.restore(value),
+    });
+    this.widget.viewer = this;
+  }
+
+  /** @returns {Saved | string} what the workflow keeps; a string where there is nothing yet */
+  get saved() {
+    return this.#reference ? { reference: this.#reference, image: this.state.image } : "";
+  }
+
+  /** Shows again what a saved workflow was showing, as long as the server still has it. */
+  restore(saved) {
+    if (!isReference(saved?.reference)) return;
+    this.state.image = Number(saved.image) || 0;
+    this.show(saved.reference);
+  }
+
+  /** @param {Reference} reference what a run of the node left behind */
+  async show(reference) {
+    if (!isReference(reference) || same(reference, this.#reference)) return;
+    this.#reference = reference;
+    if (!this.state.payload) this.state.showMessage("loading");
+    const buffer = await this.#fetch(reference.values);
+    if (reference !== this.#reference || this.#abort.signal.aborted) return;
+    if (!buffer) {
+      this.#reference = null;
+      this.state.showMessage("expired");
+      return;
+    }
+    const urls = reference.images.map((image) => this.#host.url(image));
+    this.state.show(readPayload(buffer), new Images(urls));
+  }
+
+  expand() {
+    this.#dialog?.dispose();
+    this.#dialog = new FullSize(this.state, this.#words);
+    this.#dialog.open();
+  }
+
+  /** The node's widgets have got their saved values, without telling anyone. */
+  refresh() {
+    this.state.refresh();
+  }
+
+  dispose() {
+    this.#abort.abort();
+    this.#dialog?.dispose();
+    this.#panel.dispose();
+  }
+
+  async #fetch(file) {
+    try {
+      const answer = await fetch(this.#host.url(file), { signal: this.#abort.signal });
+      return answer.ok ? await answer.arrayBuffer() : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** What the parts around the picture need, and the smallest picture that can be read. */
+  #smallestHeight() {
+    const stage = this.#panel.stage.element;
+    const around = this.element.scrollHeight - stage.offsetHeight;
+    return SMALLEST_STAGE + (stage.offsetHeight ? around : 0) + 16;
+  }
+}
+
+function same(one, other) {
+  return one.values.filename === other?.values.filename;
+}
