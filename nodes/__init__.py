@@ -8,6 +8,8 @@ from .load_laplace import LoadLaplace
 from .masked_resample import MaskedResample
 from .save_laplace import SaveLaplace
 from .uncertain_ksampler import UncertainKSampler
+from .uncertain_ksampler_advanced import UncertainKSamplerAdvanced
+from .uncertain_sampler_custom import UncertainSamplerCustom
 from .uncertainty_heatmap import UncertaintyHeatmap
 
 NODES = [
@@ -15,6 +17,8 @@ NODES = [
     UncertainKSampler,
     UncertaintyHeatmap,
     MaskedResample,
+    UncertainKSamplerAdvanced,
+    UncertainSamplerCustom,
     SaveLaplace,
     LoadLaplace,
     DemoModel,

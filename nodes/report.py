@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..bayesdiff_core.uncertainty import Uncertainty
 
-__all__ = ["describe"]
+__all__ = ["describe", "scores_and_report"]
 
 
 def describe(uncertainty: Uncertainty) -> str:
@@ -25,3 +25,8 @@ def describe(uncertainty: Uncertainty) -> str:
         scores = (f"{name} {uncertainty.signal(name).scores[image].item():.4g}" for name in names)
         lines.append(f"image {image + 1}: {', '.join(scores)}")
     return "\n".join(lines)
+
+
+def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
+    """One number an image, high is suspect, and the text."""
+    return uncertainty.signal("artifact").scores.tolist(), describe(uncertainty)

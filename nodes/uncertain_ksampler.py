@@ -1,9 +1,19 @@
 from comfy_api.latest import io
 
-from .host.sampling import SAMPLERS, SCHEDULERS, Wanted, sample_uncertain
-from .report import describe
-from .tangent_options import method_inputs, method_of
-from .types import CATEGORY, Laplace, Uncertainty
+from .host.sampling import Schedule, Wanted, sample_uncertain
+from .report import scores_and_report
+from .sampler_inputs import (
+    conditioning_inputs,
+    guidance_input,
+    laplace_input,
+    method_inputs,
+    method_of,
+    sampler_inputs,
+    seed_input,
+    steps_input,
+    uncertain_outputs,
+)
+from .types import CATEGORY
 
 
 class UncertainKSampler(io.ComfyNode):
@@ -19,50 +29,23 @@ class UncertainKSampler(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Decides the noise.",
-                ),
-                io.Int.Input("steps", default=20, min=1, max=10000),
+                seed_input("seed"),
+                steps_input(),
+                guidance_input(),
+                *sampler_inputs(),
+                *conditioning_inputs(),
                 io.Float.Input(
-                    "cfg",
-                    default=8.0,
+                    "denoise",
+                    default=1.0,
                     min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Guidance scale; 1 leaves out the negative conditioning.",
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 the latent is noised and denoised only so far.",
                 ),
-                io.Combo.Input("sampler_name", options=SAMPLERS),
-                io.Combo.Input("scheduler", options=SCHEDULERS),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent_image"),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
-                Laplace.Input(
-                    "laplace",
-                    optional=True,
-                    tooltip=(
-                        "From LaplaceFit on the same model: adds the signal posterior. Without it "
-                        "the others still come."
-                    ),
-                ),
+                laplace_input(),
                 *method_inputs(),
             ],
-            outputs=[
-                io.Latent.Output(display_name="latent"),
-                Uncertainty.Output(display_name="uncertainty"),
-                io.Float.Output(
-                    display_name="scores",
-                    is_output_list=True,
-                    tooltip="One number an image by the signal artifact; high is suspect.",
-                ),
-                io.String.Output(display_name="report"),
-            ],
+            outputs=[io.Latent.Output(display_name="latent"), *uncertain_outputs()],
         )
 
     @classmethod
@@ -71,19 +54,14 @@ class UncertainKSampler(io.ComfyNode):
         denoise=1.0, laplace=None, preset="balanced", probes=3, refreshes=5, contrast=True,
         recording_mb=2048,
     ) -> io.NodeOutput:  # fmt: skip
-        wanted = Wanted(laplace, method_of(preset, probes, refreshes), contrast, recording_mb)
         latent, uncertainty = sample_uncertain(
             model,
             latent_image,
             positive,
             negative,
-            wanted,
+            Schedule(sampler_name, scheduler, steps, denoise),
+            Wanted(laplace, method_of(preset, probes, refreshes), contrast, recording_mb),
             seed=seed,
-            steps=steps,
             cfg=cfg,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
-            denoise=denoise,
         )
-        scores = uncertainty.signal("artifact").scores.tolist()
-        return io.NodeOutput(latent, uncertainty, scores, describe(uncertainty))
+        return io.NodeOutput(latent, uncertainty, *scores_and_report(uncertainty))

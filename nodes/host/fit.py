@@ -18,9 +18,9 @@ from ...bayesdiff_core.laplace import (
     Structure,
     choose_structure,
 )
+from .checks import check_batches, check_latent
 from .conds import Conds, align, select
 from .layer import find_layer
-from .sampling import check_batches, check_latent
 from .tap import Tap
 
 __all__ = ["Fit", "fit_posterior"]

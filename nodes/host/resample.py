@@ -16,10 +16,11 @@ from ...bayesdiff_core.recording import Recorder, Recording
 from ...bayesdiff_core.resample import MaskedRun, choose
 from ...bayesdiff_core.signals import LATE, TrajectoryVariance, trajectory_variance
 from ...bayesdiff_core.uncertainty import Signal, Uncertainty
+from .checks import check_batches, check_latent
 from .conds import align
 from .contrast import contrast_map, has_two_sides
 from .process import HostProcess, SamplerCall
-from .sampling import check_batches, check_latent, sampler_from
+from .sampler import sampler_from
 
 __all__ = ["RULES", "Repair", "resample"]
 

@@ -1,10 +1,11 @@
-"""Sampling with uncertainty: the host's own run, with our process inside its sampler."""
+"""Sampling with uncertainty: what the host's sampling nodes do, with our sampler in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -12,266 +13,136 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ...bayesdiff_core.laplace import LaplacePosterior
-from ...bayesdiff_core.methods import Method, Propagated, Tangent
-from ...bayesdiff_core.recording import Recorder, Recording
-from ...bayesdiff_core.signals import TrajectoryVariance
-from ...bayesdiff_core.storage import check_fingerprint
-from ...bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
-from .conds import align
-from .contrast import contrast_map, has_two_sides
-from .layer import find_layer
-from .process import HostProcess, SamplerCall
-from .tap import Tap
+from ...bayesdiff_core.uncertainty import Uncertainty
+from .checks import check_batches, check_latent
+from .sampler import SAMPLERS, UncertainSampler, Wanted
 
-__all__ = [
-    "SAMPLERS",
-    "SCHEDULERS",
-    "UncertainSampler",
-    "Wanted",
-    "check_latent",
-    "sample_uncertain",
-    "sampler_from",
-]
+__all__ = ["SAMPLERS", "SCHEDULERS", "Schedule", "Wanted", "sample_custom", "sample_uncertain"]
 
-SAMPLERS: list[str] = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS: list[str] = comfy.samplers.KSampler.SCHEDULERS
+
+Latent = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a run shall tell beside its latent."""
+class Schedule:
+    """Sampler and noise levels as KSampler and KSamplerAdvanced take them.
 
-    posterior: LaplacePosterior | None = None
-    method: Method = field(default_factory=Tangent)
-    contrast: bool = True
-    budget_mb: float = 2048.0
-
-
-class UncertainSampler(comfy.samplers.KSAMPLER):
-    """The user's sampler, watched: the same latent, and `uncertainty` once it has run."""
-
-    def __init__(self, sampler: Any, wanted: Wanted, name: str | None = None) -> None:
-        if not isinstance(sampler, comfy.samplers.KSAMPLER):
-            raise ValueError(
-                f"The sampler {type(sampler).__name__} does not work step by step on a model, so "
-                "uncertainty cannot be carried through it. Use KSamplerSelect, for instance with "
-                "euler or dpmpp_2m."
-            )
-        super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
-        self.function = sampler.sampler_function
-        self.wanted = wanted
-        self.name = name or function_name(self.function)
-        self.uncertainty: Uncertainty | None = None
-
-    def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
-    ) -> Tensor:
-        samples = super().sample(
-            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask,
-            disable_pbar,
-        )  # fmt: skip
-        self.uncertainty = self._judge(model_wrap, samples, sigmas, extra_args)
-        return samples
-
-    def _run(
-        self,
-        model_k: Any,
-        x: Tensor,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        disable: bool,
-        **options: Any,
-    ) -> Tensor:
-        guider = model_k.inner_model
-        guider.conds = align(guider.conds, len(x))
-        call = SamplerCall(
-            self.function, self.name, model_k, x, sigmas, extra_args, callback, disable, options
-        )
-        self._process = process = HostProcess(call)
-        if process.adaptive:
-            process.rehearse()
-        evaluations = process.trace.evaluations
-        self._trajectory = TrajectoryVariance(evaluations)
-        self._recorder = Recorder(evaluations, self.wanted.budget_mb)
-        process.observers = [self._trajectory, self._recorder]
-        self._propagated = self._propagate(process)
-        return self._propagated.latent
-
-    def _propagate(self, process: HostProcess) -> Propagated:
-        posterior, call = self.wanted.posterior, process.call
-        if posterior is None:
-            return Propagated(process.sample(), torch.zeros_like(process.x), 0.0)
-        guider = call.model_k.inner_model
-        options = call.extra_args["model_options"]
-        if "context_handler" in options:
-            raise ValueError(
-                "A posterior cannot be followed through context windows yet. Disconnect the "
-                "LAPLACE input, or remove the context windows from the model."
-            )
-        layer = find_layer(guider.inner_model, guider.conds, process.x, process.sigmas[0], options)
-        check_fingerprint(posterior, layer.fingerprint(process.x.device))
-        process.denoiser.tap = Tap(layer)
-        # Both sets of options share the nested ones, where the wrappers go.
-        process.denoiser.tap.install(options)
-        return self.wanted.method.sample(process, posterior)
-
-    def _judge(
-        self, guider: Any, samples: Tensor, sigmas: Tensor, extra_args: dict[str, Any]
-    ) -> Uncertainty:
-        """The signals of the run that has just ended; `samples` are clean latents."""
-        process, model = self._process, guider.inner_model
-        trajectory = self._trajectory.map().to("cpu", torch.float32)
-        signals = {"trajectory": Signal(trajectory, "latent variance")}
-        metadata = self._metadata(sigmas)
-        if self.wanted.contrast and has_two_sides(guider.conds) and process.sigmas[-1] == 0:
-            seed = extra_args.get("seed") or 0
-            options = process.call.extra_args["model_options"]
-            found = contrast_map(model, guider.conds, samples, options, seed)
-            signals["contrast"] = Signal(found.to("cpu", torch.float32), "latent error")
-        std = None
-        if self.wanted.posterior is not None:
-            variance = self._propagated.variance.clamp(min=0)
-            std = to_latent_units(model, sigmas[-1], variance.sqrt())
-            signals["posterior"] = posterior_signal(std)
-        recording = self._record()
-        if self._recorder.note:
-            metadata["note"] = self._recorder.note
-        return Uncertainty(signals, recording, std, metadata)
-
-    def _record(self) -> Recording | None:
-        return self._recorder.finish(self._propagated.latent, self._process.sigmas)
-
-    def _metadata(self, sigmas: Tensor) -> dict[str, Any]:
-        process = self._process
-        posterior = self.wanted.posterior
-        return {
-            "sampler_name": self.name,
-            "sampler_options": dict(self.extra_options),
-            "inpaint_options": dict(self.inpaint_options),
-            "evaluations": process.trace.evaluations,
-            "sigmas": process.sigmas.tolist(),
-            "method": self.wanted.method.name if posterior else None,
-            "extra_evaluations": self._propagated.cost,
-            "notes": {k: v for k, v in self._propagated.notes.items() if k != "members"},
-            "fingerprint": posterior.fingerprint if posterior else None,
-        }
-
-
-def to_latent_units(model: Any, last_sigma: Tensor, std: Tensor) -> Tensor:
-    """A std (B, C, *S) in the space the sampler sees, as std of the latent that the node returns.
-
-    Both ways out are affine and at most rearrange elements, so what they do to a std is what they
-    do to a difference.
+    With `leftover_noise` the run ends at the level of `end` instead of 0.
     """
-    zero = torch.zeros_like(std)
-    leave = model.model_sampling.inverse_noise_scaling
-    std = leave(last_sigma, std) - leave(last_sigma, zero)
-    return (model.process_latent_out(std) - model.process_latent_out(zero)).abs().cpu().float()
 
+    sampler_name: str
+    scheduler: str
+    steps: int
+    denoise: float = 1.0
+    start: int | None = None
+    end: int | None = None
+    leftover_noise: bool = False
 
-def function_name(function: Any) -> str:
-    """The host's name of a sampler function, or its own."""
-    name = getattr(function, "__name__", type(function).__name__)
-    short = name.removeprefix("sample_").removesuffix("_function").replace("unipc", "uni_pc")
-    return short if short in SAMPLERS else name
-
-
-def sampler_from(metadata: dict[str, Any]) -> Any:
-    """The sampler of a run, from the metadata of its uncertainty."""
-    name = metadata["sampler_name"]
-    if name not in SAMPLERS:
-        raise ValueError(
-            f"The image was sampled by '{name}', which this node cannot make again. Choose one of "
-            "the samplers in the list."
-        )
-    sampler = comfy.samplers.sampler_object(name)
-    return comfy.samplers.KSAMPLER(
-        sampler.sampler_function,
-        metadata.get("sampler_options") or sampler.extra_options,
-        metadata.get("inpaint_options") or sampler.inpaint_options,
-    )
-
-
-def check_latent(latent: dict[str, Any]) -> Tensor:
-    """The samples (B, C, *S) of a LATENT. Raises ValueError in words when they are unusable."""
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False):
-        raise ValueError(
-            "This latent holds several tensors (video with audio), which is not supported. Use a "
-            "plain image or video latent."
-        )
-    if not torch.isfinite(samples).all():
-        bad = int((~torch.isfinite(samples)).sum())
-        raise ValueError(
-            f"The latent holds {bad} values that are NaN or infinite. Look at what made it: the "
-            "image is lost already there."
-        )
-    return samples
-
-
-def check_batches(name: str, conditioning: Any, batch: int) -> None:
-    """Raises ValueError when a batch of prompts is neither one nor one for each latent."""
-    for entry in conditioning:
-        rows = 1 if entry[0] is None else len(entry[0])
-        if rows not in (1, batch):
+    def sigmas(self, model: Any) -> Tensor:
+        """Raises ValueError where nothing would be sampled."""
+        sigmas = comfy.samplers.KSampler(
+            model, self.steps, model.load_device, self.sampler_name, self.scheduler,
+            self.denoise, model.model_options,
+        ).sigmas  # fmt: skip
+        if len(sigmas) < 2:
+            raise ValueError("With denoise 0 nothing is sampled; raise it above 0.")
+        if self.end is not None and self.end < len(sigmas) - 1:
+            sigmas = sigmas[: self.end + 1]
+            if not self.leftover_noise:
+                sigmas[-1] = 0
+        if self.start is not None and self.start >= len(sigmas) - 1:
             raise ValueError(
-                f"{name} holds {rows} prompts but there are {batch} latents. Give one prompt for "
-                "all, or one for each."
+                f"Step {self.start} is not before the last one, {len(sigmas) - 1}, so nothing is "
+                "sampled. Start earlier or end later."
             )
+        return sigmas[self.start or 0 :]
 
 
 def sample_uncertain(
     model: Any,
-    latent: dict[str, Any],
+    latent: Latent,
     positive: Any,
     negative: Any,
+    schedule: Schedule,
     wanted: Wanted,
     *,
     seed: int,
-    steps: int,
     cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    denoise: float = 1.0,
-) -> tuple[dict[str, Any], Uncertainty]:
-    """What KSampler returns for the same inputs, to the bit, and the uncertainty of it."""
+    add_noise: bool = True,
+) -> tuple[Latent, Uncertainty]:
+    """What KSampler or KSamplerAdvanced return for the same inputs, to the bit, and more."""
     samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
     check_batches("positive", positive, len(samples))
     check_batches("negative", negative, len(samples))
-    schedule = comfy.samplers.KSampler(
-        model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
-    )
-    if len(schedule.sigmas) < 2:
-        raise ValueError("With denoise 0 nothing is sampled; raise it above 0.")
+    noise = torch.zeros_like(samples, device="cpu")
+    if add_noise:
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
     sampler = UncertainSampler(
-        comfy.samplers.sampler_object(sampler_name), wanted, name=sampler_name
+        comfy.samplers.sampler_object(schedule.sampler_name), wanted, schedule.sampler_name
     )
-    result = comfy.sample.sample_custom(
-        model,
-        comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
-        cfg,
-        sampler,
-        schedule.sigmas,
-        positive,
-        negative,
+    callback = latent_preview.prepare_callback(model, schedule.steps)
+    result = _run(guider, noise, samples, sampler, schedule.sigmas(model), latent, callback, seed)
+    sampler.uncertainty.metadata.update(
+        scheduler=schedule.scheduler,
+        steps=schedule.steps,
+        denoise=schedule.denoise,
+        cfg=cfg,
+        seed=seed,
+    )
+    return {**latent, "samples": result}, sampler.uncertainty
+
+
+def sample_custom(
+    noise: Any, guider: Any, sampler: Any, sigmas: Tensor, latent: Latent, wanted: Wanted
+) -> tuple[Latent, Latent, Uncertainty]:
+    """What SamplerCustomAdvanced returns, the denoised latent too, to the bit; and more."""
+    model = guider.model_patcher
+    samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
+    latent = {**latent, "samples": samples}
+    if len(sigmas) < 2:
+        raise ValueError("The sigmas hold no step, so nothing is sampled.")
+    uncertain = UncertainSampler(sampler, wanted)
+    last: dict[str, Tensor] = {}
+    callback = latent_preview.prepare_callback(model, len(sigmas) - 1, last)
+    result = _run(
+        guider, noise.generate_noise(latent), samples, uncertain, sigmas, latent, callback,
+        noise.seed,
+    )  # fmt: skip
+    uncertain.uncertainty.metadata.update(
+        guider=type(guider).__name__,
+        steps=len(sigmas) - 1,
+        cfg=getattr(guider, "cfg", None),
+        seed=noise.seed,
+    )
+    out = {**latent, "samples": result}
+    denoised = out
+    if "x0" in last:
+        denoised = {**latent, "samples": model.model.process_latent_out(last["x0"].cpu())}
+    return out, denoised, uncertain.uncertainty
+
+
+def _run(
+    guider: Any,
+    noise: Tensor,
+    samples: Tensor,
+    sampler: UncertainSampler,
+    sigmas: Tensor,
+    latent: Latent,
+    callback: Any,
+    seed: int,
+) -> Tensor:
+    result = guider.sample(
+        noise,
         samples,
-        noise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, steps),
+        sampler,
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=callback,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-    assert sampler.uncertainty is not None
-    sampler.uncertainty.metadata.update(
-        scheduler=scheduler, steps=steps, cfg=cfg, seed=seed, denoise=denoise
-    )
-    return {**latent, "samples": result}, sampler.uncertainty
+    return result.to(comfy.model_management.intermediate_device())

@@ -65,7 +65,7 @@ def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
     (sampler,) = scene.host.call(
         "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=-1, upscale_method="bilinear"
     ).outputs
-    module = scene.host.module("nodes.host.sampling")
+    module = scene.host.module("nodes.host.sampler")
     silent()
     uncertain = module.UncertainSampler(sampler, module.Wanted())
     with pytest.raises(ValueError, match="changes the size of the latent"):

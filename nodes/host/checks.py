@@ -1,0 +1,38 @@
+"""What is refused before the model runs, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_batches", "check_latent"]
+
+
+def check_latent(latent: dict[str, Any]) -> Tensor:
+    """The samples (B, C, *S) of a LATENT. Raises ValueError in words when they are unusable."""
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        raise ValueError(
+            "This latent holds several tensors (video with audio), which is not supported. Use a "
+            "plain image or video latent."
+        )
+    if not torch.isfinite(samples).all():
+        bad = int((~torch.isfinite(samples)).sum())
+        raise ValueError(
+            f"The latent holds {bad} values that are NaN or infinite. Look at what made it: the "
+            "image is lost already there."
+        )
+    return samples
+
+
+def check_batches(name: str, conditioning: Any, batch: int) -> None:
+    """Raises ValueError when a batch of prompts is neither one nor one for each latent."""
+    for entry in conditioning:
+        rows = 1 if entry[0] is None else len(entry[0])
+        if rows not in (1, batch):
+            raise ValueError(
+                f"{name} holds {rows} prompts but there are {batch} latents. Give one prompt for "
+                "all, or one for each."
+            )

@@ -1,0 +1,151 @@
+"""The inputs and outputs that the uncertain samplers share, and what they mean."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..bayesdiff_core.methods import PRESETS, Tangent
+from .host.sampling import SAMPLERS, SCHEDULERS
+from .types import Laplace, Uncertainty
+
+__all__ = [
+    "conditioning_inputs",
+    "guidance_input",
+    "laplace_input",
+    "method_inputs",
+    "method_of",
+    "sampler_inputs",
+    "seed_input",
+    "steps_input",
+    "uncertain_outputs",
+]
+
+
+def seed_input(name: str) -> io.Input:
+    return io.Int.Input(
+        name,
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True,
+        tooltip="Decides the noise.",
+    )
+
+
+def steps_input() -> io.Input:
+    return io.Int.Input(
+        "steps", default=20, min=1, max=10000, tooltip="How many steps the schedule has."
+    )
+
+
+def guidance_input() -> io.Input:
+    return io.Float.Input(
+        "cfg",
+        default=8.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="Guidance scale; 1 leaves out the negative conditioning.",
+    )
+
+
+def sampler_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "sampler_name",
+            options=SAMPLERS,
+            tooltip="Uncertainty is carried through every one of them.",
+        ),
+        io.Combo.Input("scheduler", options=SCHEDULERS, tooltip="How noise falls with the steps."),
+    ]
+
+
+def conditioning_inputs() -> list[io.Input]:
+    return [
+        io.Conditioning.Input("positive", tooltip="What the image shall show."),
+        io.Conditioning.Input("negative", tooltip="What to guide away from; also for contrast."),
+        io.Latent.Input("latent_image", tooltip="The latent to denoise."),
+    ]
+
+
+def laplace_input() -> io.Input:
+    return Laplace.Input(
+        "laplace",
+        optional=True,
+        tooltip=(
+            "From LaplaceFit on the same model: adds the signal posterior. Without it the others "
+            "still come."
+        ),
+    )
+
+
+def uncertain_outputs() -> list[io.Output]:
+    return [
+        Uncertainty.Output(display_name="uncertainty"),
+        io.Float.Output(
+            display_name="scores",
+            is_output_list=True,
+            tooltip="One number an image by the signal artifact; high is suspect.",
+        ),
+        io.String.Output(display_name="report", tooltip="The scores of all signals, as text."),
+    ]
+
+
+def method_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "preset",
+            options=[*PRESETS, "custom"],
+            default="balanced",
+            optional=True,
+            tooltip=(
+                "How much the signal posterior may cost, beside nothing for the others: "
+                + ", ".join(
+                    f"{name} {tangent.probes} x {tangent.refreshes}"
+                    for name, tangent in PRESETS.items()
+                )
+                + " extra evaluations over the run. custom takes the two numbers below."
+            ),
+        ),
+        io.Int.Input(
+            "probes",
+            default=PRESETS["balanced"].probes,
+            min=1,
+            max=64,
+            optional=True,
+            tooltip="For custom: how many directions of weight error are followed.",
+        ),
+        io.Int.Input(
+            "refreshes",
+            default=PRESETS["balanced"].refreshes,
+            min=1,
+            max=1000,
+            optional=True,
+            tooltip="For custom: at how many evaluations of the run they are followed anew.",
+        ),
+        io.Boolean.Input(
+            "contrast",
+            default=True,
+            optional=True,
+            tooltip=(
+                "Also ask where the image shows the prompt no better than any other image would. "
+                "Costs four evaluations after the run and needs a negative conditioning."
+            ),
+        ),
+        io.Int.Input(
+            "recording_mb",
+            default=2048,
+            min=0,
+            max=1 << 20,
+            optional=True,
+            tooltip=(
+                "Memory for the recorded trajectory, which MaskedResample needs to leave the rest "
+                "of the image alone."
+            ),
+        ),
+    ]
+
+
+def method_of(preset: str, probes: int, refreshes: int) -> Tangent:
+    return PRESETS.get(preset) or Tangent(probes, refreshes)

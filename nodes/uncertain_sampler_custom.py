@@ -1,0 +1,43 @@
+from comfy_api.latest import io
+
+from .host.sampling import Wanted, sample_custom
+from .report import scores_and_report
+from .sampler_inputs import laplace_input, method_inputs, method_of, uncertain_outputs
+from .types import CATEGORY
+
+
+class UncertainSamplerCustom(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BayesDiffUncertainSamplerCustom",
+            display_name="Uncertain Sampler (Custom)",
+            category=CATEGORY,
+            description=(
+                "SamplerCustomAdvanced that also says where the image is unsure of itself, for "
+                "any guider, sampler and sigmas, as Flux workflows use them."
+            ),
+            inputs=[
+                io.Noise.Input("noise"),
+                io.Guider.Input("guider"),
+                io.Sampler.Input("sampler"),
+                io.Sigmas.Input("sigmas"),
+                io.Latent.Input("latent_image"),
+                laplace_input(),
+                *method_inputs(),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent"),
+                io.Latent.Output(display_name="denoised_latent"),
+                *uncertain_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, noise, guider, sampler, sigmas, latent_image, laplace=None, preset="balanced",
+        probes=3, refreshes=5, contrast=True, recording_mb=2048,
+    ) -> io.NodeOutput:  # fmt: skip
+        wanted = Wanted(laplace, method_of(preset, probes, refreshes), contrast, recording_mb)
+        *latents, uncertainty = sample_custom(noise, guider, sampler, sigmas, latent_image, wanted)
+        return io.NodeOutput(*latents, uncertainty, *scores_and_report(uncertainty))
