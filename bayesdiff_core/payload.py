@@ -16,7 +16,6 @@ Layer:
     name, unit, height, width, codes (offset of uint16 (B, height, width)),
     percentiles (offset of float32 (B, levels)), levels (evenly from 0 to 100, both included),
     low, step, scores (a list of B numbers each), limits (B pairs), batch_limits (a pair),
-    batch_middle (the median of the batch),
     histogram (offset of uint32 (B, bins)), bins, edges (B pairs: the histogram's range)
 A layer of `steps` has no histogram and its name is the number of its step.
 """
@@ -33,8 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .heatmap import COLORMAPS, color_table, scale_limits
+from .heatmap import COLORMAPS, color_table
 from .maps import check_maps, percentiles
+from .picture import Look
 from .ranking import pool
 from .recording import Recording
 from .steps import STEP_UNIT, step_map
@@ -134,7 +134,7 @@ def _layer(
     check_maps(maps)
     scores = pool(maps)
     table = percentiles(maps, np.linspace(0, 100, levels).tolist())
-    limits, shared = scale_limits(maps), scale_limits(maps, "batch")[0]
+    limits, shared = Look().limits_of(maps), Look(scale="batch").limits_of(maps)[0]
     small = upsample(maps, _fitting((maps.shape[-2], maps.shape[-1]), longest))
     codes, low, step = _quantize(small)
     layer = {
@@ -150,7 +150,6 @@ def _layer(
         "scores": scores.tolist(),
         "limits": limits.tolist(),
         "batch_limits": shared.tolist(),
-        "batch_middle": float(percentiles(maps, (50.0,), shared=True)[0, 0]),
     }
     if bins:
         edges = percentiles(maps, (0.0, 99.9)).tolist()

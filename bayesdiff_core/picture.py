@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .compose import color_bar, contour, side_by_side
 from .heatmap import Colormap, ScaleMode, colorize, normalize, overlay, scale_limits
-from .maps import percentiles
 
 __all__ = ["DISPLAYS", "Display", "Look", "draw"]
 
@@ -35,20 +33,12 @@ class Look:
     bar: bool = False
 
     def limits_of(self, maps: Tensor) -> Tensor:
-        """The values (B, 2) with the first and the last colour of maps (B, h, w)."""
-        return scale_limits(maps, self.scale, fixed=self.limits)
+        """The values (B, 2) with the first and the last colour of maps (B, h, w).
 
-    def heat_limits(self, maps: Tensor) -> Tensor:
-        """The values (B, 2) at which heat over an image begins and is strongest.
-
-        It begins at the median, so that the surer half of what is compared stays clear; a fixed
-        scale says itself where it begins.
+        They are the median and the 99th percentile, so that the surer half of what is compared
+        stays clear and a few extreme pixels do not darken the rest.
         """
-        limits = self.limits_of(maps).clone()
-        if self.scale != "fixed":
-            middle = percentiles(maps, (50.0,), shared=self.scale == "batch")[:, 0]
-            limits[:, 0] = torch.minimum(middle, limits[:, 1])
-        return limits
+        return scale_limits(maps, self.scale, low_percentile=50.0, fixed=self.limits)
 
 
 def draw(
@@ -75,7 +65,7 @@ def draw(
     """
     limits = look.limits_of(maps)
     heat = colorize(values, limits, look.colormap)
-    picture = _body(heat, normalize(values, look.heat_limits(maps)), masks, images, look)
+    picture = _body(heat, normalize(values, limits), masks, images, look)
     if not look.bar:
         return picture
     picture = _enlarge(picture, BAR_HEIGHT)

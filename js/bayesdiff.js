@@ -45,7 +45,7 @@ function addViewer(node) {
   viewers.set(node, viewer);
   extend(node, "onRemoved", () => viewer.dispose());
   const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, 380), Math.max(height, 760)]);
+  node.setSize([Math.max(width, 400), height + 100]);
 }
 
 /** A workflow that is opened again in a tab finds its last outputs with the page. */

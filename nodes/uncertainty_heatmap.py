@@ -141,8 +141,8 @@ def look_inputs() -> list[io.Input]:
             options=["image", "batch", "fixed"],
             default="image",
             tooltip=(
-                "image: the colours span the values of each image, from its 1st to its 99th "
-                "percentile.\nbatch: shared, so that the images of a batch compare.\nfixed: from "
+                "image: the colours span the unsurer half of each image, from its median to its "
+                "99th percentile.\nbatch: shared, so that the images of a batch compare.\nfixed: from "
                 "scale_low to scale_high, so that runs compare."
             ),
         ),

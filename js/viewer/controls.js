@@ -45,6 +45,21 @@ export class SignalChoice {
   }
 }
 
+/** One sentence on what is shown. */
+export class Explanation {
+  constructor(state, words, { signal }) {
+    this.element = make("p.bd-help");
+    const update = () => {
+      if (!state.payload) return;
+      const name = state.stepLayer ? "undecided" : state.settings.signal;
+      const detector = words(state.payload.artifact);
+      this.element.textContent = words(`${name}Help`, { signal: detector });
+    };
+    for (const what of ["content", "view"]) state.addEventListener(what, update, { signal });
+    update();
+  }
+}
+
 /** A slider with its name and its value in words. */
 class Slider {
   constructor(name, attributes, write, { signal }) {

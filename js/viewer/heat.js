@@ -1,16 +1,16 @@
 /**
- * Colours a grid as the server does: over an image the heat begins above a value and is strongest
- * at the upper limit.
+ * Colours a grid as the server does: over an image the heat is clear at the lower limit and
+ * strongest at the upper one.
  *
  * @param {import("./grid.js").Grid} grid
  * @param {[number, number]} limits values with the first and the last colour
  * @param {Uint8Array} colors 256 RGB triples
- * @param {number} [clear] value up to which the image stays clear; without it the heat is opaque
+ * @param {boolean} opaque heat alone
  * @returns {Uint8ClampedArray} RGBA, row by row
  */
-export function paintHeat({ values }, [low, high], colors, clear) {
+export function paintHeat({ values }, [low, high], colors, opaque) {
   const span = high - low;
-  const palette = rgbaPalette(colors, clear === undefined ? null : (clear - low) / (span || 1));
+  const palette = rgbaPalette(colors, opaque);
   const pixels = new Uint32Array(values.length);
   const factor = span > 1e-6 * Math.max(Math.abs(low), Math.abs(high)) ? STEPS / span : 0;
   for (let index = 0; index < values.length; index++) {
@@ -29,8 +29,7 @@ export function cssColor(colors, level) {
 const STEPS = 1023;
 const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
-/** @param {number | null} clear level up to which there is no heat, or null for heat alone */
-function rgbaPalette(colors, clear) {
+function rgbaPalette(colors, opaque) {
   const bytes = new Uint8Array(4 * (STEPS + 1));
   for (let step = 0; step <= STEPS; step++) {
     const place = (255 * step) / STEPS;
@@ -39,8 +38,7 @@ function rgbaPalette(colors, clear) {
       const [first, second] = [colors[3 * below + channel], colors[3 * below + 3 + channel]];
       bytes[4 * step + channel] = Math.round(first + (second - first) * (place - below));
     }
-    const strength = clear === null ? 1 : (step / STEPS - clear) / Math.max(1 - clear, 1e-6);
-    bytes[4 * step + 3] = Math.round(255 * Math.min(Math.max(strength, 0), 1));
+    bytes[4 * step + 3] = opaque ? 255 : Math.round((255 * step) / STEPS);
   }
   // The canvas wants bytes in this order, whatever the order within a number is.
   return LITTLE_ENDIAN ? new Uint32Array(bytes.buffer) : swapped(bytes);

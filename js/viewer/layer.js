@@ -79,12 +79,6 @@ export class Layer {
     return scale === "batch" ? this.batch_limits : this.limits[image];
   }
 
-  /** The value up to which heat leaves the image clear: the middle one, or a fixed scale's low. */
-  clearBelow(image, scale, limits) {
-    if (scale === "fixed") return limits[0];
-    return scale === "batch" ? this.batch_middle : this.valueAt(image, 50);
-  }
-
   /**
    * Pixels by value; the last bin counts what lies above.
    * @returns {{low: number, high: number, shares: Float64Array}}

@@ -1,6 +1,6 @@
 /** All parts of the viewer together: on the node, and once more in the full-size dialog. */
 
-import { OpacitySlider, SignalChoice, StepSlider } from "./controls.js";
+import { Explanation, OpacitySlider, SignalChoice, StepSlider } from "./controls.js";
 import { iconButton, make } from "./dom.js";
 import { Histogram } from "./histogram.js";
 import { Readout } from "./readout.js";
@@ -22,6 +22,7 @@ export class Panel {
     this.#actions = { expand, close };
     const options = { zoomable: Boolean(close), signal: this.#abort.signal };
     const signals = new SignalChoice(state, words, options);
+    const explanation = new Explanation(state, words, options);
     const readout = new Readout(state, words, options);
     const histogram = new Histogram(state, words, options);
     const opacity = new OpacitySlider(state, words, options);
@@ -32,7 +33,9 @@ export class Panel {
     this.element = make(`div.bayesdiff${close ? ".bd-large" : ""}`, {}, [
       make("div.bd-bar", {}, [signals.element, this.#buttons(words)]),
       this.stage.element,
-      make("div.bd-side", {}, [readout.element, histogram.element, sliders]),
+      make("div.bd-side", {}, [
+        ...[explanation.element, readout.element, histogram.element, sliders],
+      ]),
       thumbnails.element,
     ]);
     this.#listen();

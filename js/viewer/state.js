@@ -167,15 +167,14 @@ export class ViewerState extends EventTarget {
   heat(image = this.image) {
     const { layer, settings } = this;
     const limits = this.limitsOf(image);
-    const alone = settings.display === "heatmap" || !this.images.count;
-    const clear = alone ? undefined : layer.clearBelow(image, settings.scale, limits);
-    const key = [layer.name, settings.colormap, ...limits, clear].join();
+    const opaque = settings.display === "heatmap" || !this.images.count;
+    const key = [layer.name, settings.colormap, ...limits, opaque].join();
     return this.#remember(`heat ${image}`, key, () => {
       const grid = this.#grid(image);
       const canvas = document.createElement("canvas");
       canvas.width = grid.width;
       canvas.height = grid.height;
-      const pixels = paintHeat(grid, limits, this.colors, clear);
+      const pixels = paintHeat(grid, limits, this.colors, opaque);
       const picture = new ImageData(pixels, grid.width, grid.height);
       canvas.getContext("2d").putImageData(picture, 0, 0);
       return canvas;

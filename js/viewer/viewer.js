@@ -19,7 +19,9 @@ import { ViewerState } from "./state.js";
 import { wordsOf } from "./words.js";
 
 export const WIDGET = "viewer";
-const SMALLEST_STAGE = 200;
+const SMALLEST_STAGE = 220;
+const AROUND_STAGE = 330;
+const MARGIN = 8;
 
 export class HeatmapViewer {
   #host;
@@ -44,7 +46,7 @@ export class HeatmapViewer {
     this.widget = node.addDOMWidget(WIDGET, "bayesdiff_viewer", this.element, {
       serialize: false,
       hideOnZoom: false,
-      margin: 8,
+      margin: MARGIN,
       getMinHeight: () => this.#smallestHeight(),
       getValue: () => this.saved,
       setValue: (value) => this.restore(value),
@@ -109,8 +111,9 @@ export class HeatmapViewer {
   /** What the parts around the picture need, and the smallest picture that can be read. */
   #smallestHeight() {
     const stage = this.#panel.stage.element;
-    const around = this.element.scrollHeight - stage.offsetHeight;
-    return SMALLEST_STAGE + (stage.offsetHeight ? around : 0) + 16;
+    const shown = this.state.payload && stage.offsetHeight;
+    const around = shown ? this.element.scrollHeight - stage.offsetHeight : AROUND_STAGE;
+    return SMALLEST_STAGE + around + 2 * MARGIN;
   }
 }
 

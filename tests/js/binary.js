@@ -34,7 +34,6 @@ export function writePayload(maps, height, width, changes = {}) {
     scores: sorted.map((map) => map.at(-1)),
     limits: sorted.map((map) => [map[0], map.at(-1)]),
     batch_limits: [Math.min(...low), Math.max(...sorted.map((map) => map.at(-1)))],
-    batch_middle: 0.5,
     histogram: add(Uint32Array.from(maps.flatMap((map) => [map.length - 1, 1]))),
     bins: 2,
     edges: sorted.map((map) => [map[0], map.at(-1)]),

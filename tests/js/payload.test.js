@@ -43,12 +43,6 @@ test("a scale is the image's, the batch's or fixed", () => {
   assert.deepEqual(layer.limitsOf(1, "fixed", [2, 2]), [-1, 1]);
 });
 
-test("heat leaves clear what lies below the middle of its scale", () => {
-  assert.equal(layer.clearBelow(0, "image", [0, 5]), 2.5);
-  assert.equal(layer.clearBelow(0, "batch", [-1, 5]), 0.5);
-  assert.equal(layer.clearBelow(0, "fixed", [0, 2]), 0);
-});
-
 test("a histogram has shares that sum to one, counted or read off the percentiles", () => {
   for (const some of [layer, payload.steps[0]]) {
     const { shares, low, high } = some.histogramOf(0);
