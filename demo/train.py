@@ -52,7 +52,7 @@ RECIPES = {
             widths=(32, 64, 64),
             blocks=1,
         ),
-        steps=2400,
+        steps=600,
     ),
     "emoji": Recipe(
         SceneConfig(

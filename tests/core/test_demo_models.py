@@ -98,7 +98,7 @@ def test_a_label_steers_its_own_quadrant_most() -> None:
 
 def test_digits_are_drawn_as_asked() -> None:
     model, config = bundle.load_model("digits")
-    labels = _labels(model, 64)
+    labels = _labels(model, 32)
     scenes = sample(model, labels, guidance_scale=1.5, seed=0)
     accepted = accepted_quadrants(load_oracle("digits"), scenes, labels).float().mean()
     assert accepted >= 0.9
@@ -111,8 +111,8 @@ def test_digits_are_drawn_as_asked() -> None:
 def test_emoji_neither_diverge_nor_fade(guidance: float) -> None:
     """Real emoji have a standard deviation of 0.15 to 1.0; noise from a lost run has none such."""
     model, config = bundle.load_model("emoji")
-    labels = torch.arange(27)[:, None] % len(config.class_names)
-    images = sample(model, labels, guidance_scale=guidance, seed=0)
+    labels = torch.arange(18)[:, None] % len(config.class_names)
+    images = sample(model, labels, guidance_scale=guidance, steps=20, seed=0)
     assert images.isfinite().all()
     assert images.abs().max() <= 1.2
     deviation = images.flatten(1).std(dim=1)
