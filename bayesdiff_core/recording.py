@@ -35,7 +35,8 @@ class Recording:
         step = min(round((1 - denoise) * self.steps), self.steps - 1)
         distance = (self.sigmas - self.schedule[step]).abs()
         nearest = distance <= distance.min() * (1 + 1e-6)
-        return step, int(nearest.nonzero()[0])
+        # A two-stage solver ends a step at the level at which the next one begins.
+        return step, int(nearest.nonzero()[-1])
 
     def select(self, index: int | slice | Tensor) -> Recording:
         """The recording of some samples of the batch."""

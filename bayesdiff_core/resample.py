@@ -29,13 +29,15 @@ class MaskedRun:
     """The last part of a recorded run, done again inside `mask` (B, 1, *S), in copies.
 
     `denoise` is the share of the schedule that runs again. `mask` may be soft: states are blended
-    in latent space at every evaluation.
+    in latent space at every evaluation. `evaluations` says how many evaluations that share takes,
+    where it is known; else the first one is found by its noise level.
     """
 
     recording: Recording
     mask: Tensor
     denoise: float
     copies: int = 1
+    evaluations: int | None = None
 
     def __post_init__(self) -> None:
         if not self.mask.any():
@@ -47,6 +49,8 @@ class MaskedRun:
 
     @property
     def first_evaluation(self) -> int:
+        if self.evaluations is not None:
+            return max(len(self.recording.sigmas) - self.evaluations, 0)
         return self.recording.start_of(self.denoise)[1]
 
     @property
