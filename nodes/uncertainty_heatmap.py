@@ -142,8 +142,8 @@ def look_inputs() -> list[io.Input]:
             default="image",
             tooltip=(
                 "image: the colours span the unsurer half of each image, from its median to its "
-                "99th percentile.\nbatch: shared, so that the images of a batch compare.\nfixed: from "
-                "scale_low to scale_high, so that runs compare."
+                "99th percentile.\nbatch: shared, so that the images of a batch compare.\n"
+                "fixed: from scale_low to scale_high, so that runs compare."
             ),
         ),
         io.Float.Input(
