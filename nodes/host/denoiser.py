@@ -191,8 +191,9 @@ class HostDenoiser:
     ) -> list[Tensor | None]:
         """Change of every output (B, C, *S) when one prediction moves by 1 everywhere.
 
-        Exact for guiders that act on each element alone; where they act on the whole latent, as
-        rescaling does, it is their answer to a uniform change.
+        Exact for guiders that act on each element alone. Where they look at the whole latent, as
+        rescaling does, it is their answer to a uniform change, of which `_guider_weights` keeps
+        the mean over the channels of a position.
         """
 
         def reply(index: tuple[int, int], prediction: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.samplers
@@ -130,21 +130,23 @@ class _ResampleSampler(comfy.samplers.KSAMPLER):
         disable: bool,
         **options: Any,
     ) -> Tensor:
-        guider, run = model_k.inner_model, self.run
+        guider = model_k.inner_model
         guider.conds = align(guider.conds, len(x))
         call = SamplerCall(
             self.function,
             self.uncertainty.metadata["sampler_name"],
             model_k,
-            run.start(self._renoise(guider, sigmas), self._noise(x)),
+            tile(x, self.run.copies),
             sigmas,
             extra_args,
             callback,
             disable,
             options,
-            copies=run.copies,
+            copies=self.run.copies,
         )
-        process = HostProcess(call)
+        self.run = run = _resumed(self.run, HostProcess(call))
+        start = run.start(self._renoise(guider, sigmas), self._noise(x))
+        process = HostProcess(replace(call, x=start))
         total = len(run.recording.sigmas)
         self._trajectory = TrajectoryVariance(total)
         self._recorder = Recorder(total - run.first_evaluation, self.repair.budget_mb)
@@ -244,6 +246,27 @@ class _ResampleSampler(comfy.samplers.KSAMPLER):
             old.schedule,
             _pick(torch.cat([new.final, old.final]), chosen),
         )
+
+
+def _resumed(run: MaskedRun, process: HostProcess) -> MaskedRun:
+    """`run` from the recorded evaluation at which the sampler takes it up again.
+
+    Raises ValueError when the sampler would not come by the recorded states.
+    """
+    if process.adaptive:
+        raise ValueError(
+            f"The sampler '{process.name}' chooses its steps by the image, so a part of its run "
+            "cannot be done again. Sample the image with another one, such as dpmpp_2m."
+        )
+    run = replace(run, evaluations=process.trace.evaluations)
+    recorded, sigmas = run.recording.sigmas[run.first_evaluation :], process.trace.sigmas
+    if len(sigmas) != len(recorded) or not torch.allclose(sigmas, recorded, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            f"The sampler '{process.name}' takes other steps when it runs only the last "
+            f"{run.denoise:.0%} of its schedule. Resample with denoise 1, or sample the image "
+            "with another sampler, such as dpmpp_2m."
+        )
+    return run
 
 
 @dataclass(frozen=True)

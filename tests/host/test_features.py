@@ -165,6 +165,37 @@ def test_features_of_two_prompts_guided_apart(scene, style):
     run(scene, guider, check_features())
 
 
+@pytest.mark.parametrize("node", ["RescaleCFG", "PerpNegGuider"])
+def test_features_of_guiders_that_look_at_the_whole_latent(scene, node):
+    """They are linearised: exact, to first order, for an error that all pixels share."""
+    import comfy.samplers
+
+    plain = {"positive": scene.positive, "negative": scene.negative, "cfg": 3.0}
+    if node == "PerpNegGuider":
+        other = [[scene.positive[0][0].flip(0), {}]]
+        plain.update(negative=other, empty_conditioning=scene.negative, neg_scale=1.0)
+        (guider,) = scene.host.call(node, model=scene.model, **plain).outputs
+    else:
+        (model,) = scene.host.call(node, model=scene.model, multiplier=0.7).outputs
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(plain["positive"], plain["negative"])
+        guider.set_cfg(3.0)
+
+    def check(denoiser, layer):
+        z, sigma = noise(denoiser.shape, 5), torch.tensor(0.7)
+        delta = torch.zeros_like(deltas_for(layer, 1)[0])
+        delta[:, -1] = 2e-3
+        evaluation = denoiser.evaluate(z, sigma)
+        (before,) = denoiser.outputs(z, sigma)
+        with weights_moved(layer, delta):
+            (after,) = denoiser.outputs(z, sigma)
+        effect = effect_of(delta, evaluation, 0, denoiser)
+        # Float32 leaves about three digits of a difference this small.
+        assert (effect - (after - before)).abs().max() < 2e-2 * effect.abs().max()
+
+    run(scene, guider, check)
+
+
 @pytest.mark.parametrize("case", ["plain", "several", "inpainting"])
 def test_perturbed_copies_run_with_moved_weights(scene, case):
     """Copies are tile-major; each must see its own weights, prompts, masks and noise."""
