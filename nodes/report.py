@@ -17,6 +17,9 @@ def describe(uncertainty: Uncertainty) -> str:
         lines.append(
             f"posterior by {data['method']}, {data['extra_evaluations']:g} extra evaluations"
         )
+    share = data.get("notes", {}).get("negative_variances")
+    if share is not None:
+        lines.append(f"{share:.0%} of the recursion's variances came out negative")
     if data.get("note"):
         lines.append(data["note"])
     lines.append(f"artifact is judged by {uncertainty.artifact_source}")

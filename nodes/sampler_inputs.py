@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bayesdiff_core.methods import PRESETS, Tangent
-from .host.sampling import SAMPLERS, SCHEDULERS
+from ..bayesdiff_core.laplace import LaplacePosterior
+from ..bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, Tangent
+from .host.sampling import SAMPLERS, SCHEDULERS, Wanted
 from .types import Laplace, Uncertainty
 
 __all__ = [
@@ -13,11 +14,11 @@ __all__ = [
     "guidance_input",
     "laplace_input",
     "method_inputs",
-    "method_of",
     "sampler_inputs",
     "seed_input",
     "steps_input",
     "uncertain_outputs",
+    "wanted_of",
 ]
 
 
@@ -92,6 +93,13 @@ def uncertain_outputs() -> list[io.Output]:
     ]
 
 
+METHODS = {
+    "tangent": "follows coherent weight errors through the run; cheap, see preset",
+    "ensemble": "samples again with other weights, members times; the reference, and as costly",
+    "bayesdiff": "the published recursion, for comparison; it changes the latent by definition",
+}
+
+
 def method_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
@@ -100,7 +108,7 @@ def method_inputs() -> list[io.Input]:
             default="balanced",
             optional=True,
             tooltip=(
-                "How much the signal posterior may cost, beside nothing for the others: "
+                "What the method tangent may cost: "
                 + ", ".join(
                     f"{name} {tangent.probes} x {tangent.refreshes}"
                     for name, tangent in PRESETS.items()
@@ -144,8 +152,50 @@ def method_inputs() -> list[io.Input]:
                 "of the image alone."
             ),
         ),
+        io.Combo.Input(
+            "method",
+            options=list(METHODS),
+            default="tangent",
+            optional=True,
+            tooltip="How a posterior becomes uncertainty of the image.\n"
+            + "\n".join(f"{name}: {text}." for name, text in METHODS.items()),
+        ),
+        io.Int.Input(
+            "members",
+            default=10,
+            min=2,
+            max=1024,
+            optional=True,
+            tooltip="For ensemble: how many runs with other weights.",
+        ),
+        io.Int.Input(
+            "skip",
+            default=1,
+            min=1,
+            max=1000,
+            optional=True,
+            tooltip="For bayesdiff: every how many steps the recursion is evaluated.",
+        ),
     ]
 
 
-def method_of(preset: str, probes: int, refreshes: int) -> Tangent:
-    return PRESETS.get(preset) or Tangent(probes, refreshes)
+def wanted_of(
+    laplace: LaplacePosterior | None,
+    preset: str = "balanced",
+    probes: int = 3,
+    refreshes: int = 5,
+    contrast: bool = True,
+    recording_mb: int = 2048,
+    method: str = "tangent",
+    members: int = 10,
+    skip: int = 1,
+) -> Wanted:
+    """What the inputs of `method_inputs` ask for."""
+    chosen: Method
+    if method == "ensemble":
+        chosen = Ensemble(members)
+    elif method == "bayesdiff":
+        chosen = BayesDiff(skip=skip)
+    else:
+        chosen = PRESETS.get(preset) or Tangent(probes, refreshes)
+    return Wanted(laplace, chosen, contrast, recording_mb)

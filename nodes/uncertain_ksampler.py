@@ -1,17 +1,17 @@
 from comfy_api.latest import io
 
-from .host.sampling import Schedule, Wanted, sample_uncertain
+from .host.sampling import Schedule, sample_uncertain
 from .report import scores_and_report
 from .sampler_inputs import (
     conditioning_inputs,
     guidance_input,
     laplace_input,
     method_inputs,
-    method_of,
     sampler_inputs,
     seed_input,
     steps_input,
     uncertain_outputs,
+    wanted_of,
 )
 from .types import CATEGORY
 
@@ -51,8 +51,7 @@ class UncertainKSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
-        denoise=1.0, laplace=None, preset="balanced", probes=3, refreshes=5, contrast=True,
-        recording_mb=2048,
+        denoise=1.0, laplace=None, **options,
     ) -> io.NodeOutput:  # fmt: skip
         latent, uncertainty = sample_uncertain(
             model,
@@ -60,7 +59,7 @@ class UncertainKSampler(io.ComfyNode):
             positive,
             negative,
             Schedule(sampler_name, scheduler, steps, denoise),
-            Wanted(laplace, method_of(preset, probes, refreshes), contrast, recording_mb),
+            wanted_of(laplace, **options),
             seed=seed,
             cfg=cfg,
         )

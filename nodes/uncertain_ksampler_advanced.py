@@ -1,17 +1,17 @@
 from comfy_api.latest import io
 
-from .host.sampling import Schedule, Wanted, sample_uncertain
+from .host.sampling import Schedule, sample_uncertain
 from .report import scores_and_report
 from .sampler_inputs import (
     conditioning_inputs,
     guidance_input,
     laplace_input,
     method_inputs,
-    method_of,
     sampler_inputs,
     seed_input,
     steps_input,
     uncertain_outputs,
+    wanted_of,
 )
 from .types import CATEGORY
 
@@ -64,7 +64,7 @@ class UncertainKSamplerAdvanced(io.ComfyNode):
     def execute(
         cls, model, add_noise, noise_seed, steps, cfg, sampler_name, scheduler, positive,
         negative, latent_image, start_at_step, end_at_step, return_with_leftover_noise,
-        laplace=None, preset="balanced", probes=3, refreshes=5, contrast=True, recording_mb=2048,
+        laplace=None, **options,
     ) -> io.NodeOutput:  # fmt: skip
         schedule = Schedule(
             sampler_name,
@@ -80,7 +80,7 @@ class UncertainKSamplerAdvanced(io.ComfyNode):
             positive,
             negative,
             schedule,
-            Wanted(laplace, method_of(preset, probes, refreshes), contrast, recording_mb),
+            wanted_of(laplace, **options),
             seed=noise_seed,
             cfg=cfg,
             add_noise=add_noise == "enable",

@@ -1,8 +1,8 @@
 from comfy_api.latest import io
 
-from .host.sampling import Wanted, sample_custom
+from .host.sampling import sample_custom
 from .report import scores_and_report
-from .sampler_inputs import laplace_input, method_inputs, method_of, uncertain_outputs
+from .sampler_inputs import laplace_input, method_inputs, uncertain_outputs, wanted_of
 from .types import CATEGORY
 
 
@@ -35,9 +35,8 @@ class UncertainSamplerCustom(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, noise, guider, sampler, sigmas, latent_image, laplace=None, preset="balanced",
-        probes=3, refreshes=5, contrast=True, recording_mb=2048,
+        cls, noise, guider, sampler, sigmas, latent_image, laplace=None, **options,
     ) -> io.NodeOutput:  # fmt: skip
-        wanted = Wanted(laplace, method_of(preset, probes, refreshes), contrast, recording_mb)
+        wanted = wanted_of(laplace, **options)
         *latents, uncertainty = sample_custom(noise, guider, sampler, sigmas, latent_image, wanted)
         return io.NodeOutput(*latents, uncertainty, *scores_and_report(uncertainty))

@@ -102,7 +102,9 @@ def random_network(host: Host, channels: int = 1) -> Any:
         widths=(16, 32),
         blocks=1,
     )
-    scene = network.SceneUNet(config).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        scene = network.SceneUNet(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in scene.parameters():
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))

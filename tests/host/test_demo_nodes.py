@@ -1,0 +1,44 @@
+"""The bundled networks as models of the host."""
+
+import pytest
+import torch
+
+from tests.host.conftest import noise, random_network
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_host_samples_what_the_network_samples_without_it(host, scene, cfg):
+    network = random_network(host, channels=2)
+    labels = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]])
+    plain = host.module("demo.sampling").sample(network, labels, cfg, steps=5, seed=5)
+    torch.testing.assert_close(scene.ksampler(cfg=cfg, steps=5), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_prompt_is_the_null_label_and_so_is_a_zeroed_one(scene):
+    assert (scene.negative[0][0] == 0).all()
+    (zeroed,) = scene.host.call(
+        "ConditioningZeroOut", conditioning=[[scene.positive[0][0], {}]]
+    ).outputs
+    assert torch.equal(scene.ksampler(negative=zeroed), scene.ksampler(negative=scene.negative))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_go_through_the_vae_unchanged(host, channels):
+    vae = host.module("nodes.host.demo").pixel_vae(channels)
+    latent = {"samples": torch.tanh(noise((2, channels, 16, 16), 1))}
+    (image,) = host.call("VAEDecode", samples=latent, vae=vae).outputs
+    assert image.shape == (2, 16, 16, 3)
+    (back,) = host.call("VAEEncode", pixels=image, vae=vae).outputs
+    torch.testing.assert_close(back["samples"], latent["samples"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_previews_show_the_picture(host, channels):
+    import latent_preview
+
+    latent_format = host.module("nodes.host.demo").PixelFormat(channels)
+    factors = latent_format.latent_rgb_factors
+    preview = latent_preview.Latent2RGBPreviewer(factors).decode_latent_to_preview
+    image = preview(torch.full((1, channels, 4, 4), 0.5))
+    assert image.size == (4, 4)
+    assert image.getpixel((1, 1)) == (191, 191, 191)
