@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_batches", "check_latent"]
+__all__ = ["check_batches", "check_latent", "check_options"]
 
 
 def check_latent(latent: dict[str, Any]) -> Tensor:
@@ -36,3 +36,17 @@ def check_batches(name: str, conditioning: Any, batch: int) -> None:
                 f"{name} holds {rows} prompts but there are {batch} latents. Give one prompt for "
                 "all, or one for each."
             )
+
+
+def check_options(model_options: dict[str, Any]) -> None:
+    """Raises ValueError when the features of a call cannot be told from the model's options."""
+    if "context_handler" in model_options:
+        raise ValueError(
+            "A posterior cannot be followed through context windows yet. Disconnect the LAPLACE "
+            "input, or remove the context windows from the model."
+        )
+    if "easycache" in model_options.get("transformer_options", {}):
+        raise ValueError(
+            "EasyCache and LazyCache leave out calls of the model that a posterior needs. "
+            "Disconnect the LAPLACE input, or remove the cache from the model."
+        )

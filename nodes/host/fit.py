@@ -18,7 +18,7 @@ from ...bayesdiff_core.laplace import (
     Structure,
     choose_structure,
 )
-from .checks import check_batches, check_latent
+from .checks import check_batches, check_latent, check_options
 from .conds import Conds, align, select
 from .layer import find_layer
 from .tap import Tap
@@ -107,6 +107,7 @@ class _FitSampler(comfy.samplers.Sampler):
     ) -> Tensor:
         assert latent_image is not None
         model, options = model_wrap.inner_model, extra_args["model_options"]
+        check_options(options)
         conds = align(model_wrap.conds, len(latent_image))
         layer = find_layer(model, conds, latent_image, sigmas[0], options)
         tap = Tap(layer)

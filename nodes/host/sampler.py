@@ -15,6 +15,7 @@ from ...bayesdiff_core.recording import Recorder, Recording
 from ...bayesdiff_core.signals import TrajectoryVariance
 from ...bayesdiff_core.storage import check_fingerprint
 from ...bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
+from .checks import check_options
 from .conds import align
 from .contrast import contrast_map, has_two_sides
 from .layer import find_layer
@@ -102,11 +103,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
             return Propagated(process.sample(), torch.zeros_like(process.x), 0.0)
         guider = call.model_k.inner_model
         options = call.extra_args["model_options"]
-        if "context_handler" in options:
-            raise ValueError(
-                "A posterior cannot be followed through context windows yet. Disconnect the "
-                "LAPLACE input, or remove the context windows from the model."
-            )
+        check_options(options)
         layer = find_layer(guider.inner_model, guider.conds, process.x, process.sigmas[0], options)
         check_fingerprint(posterior, layer.fingerprint(process.x.device))
         process.denoiser.tap = Tap(layer)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.host.tiny import tiny_scene
+
 
 @pytest.fixture
 def silent(scene, monkeypatch):
@@ -74,6 +76,24 @@ def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
             positive=scene.positive, negative=scene.negative, sampler=uncertain,
             sigmas=torch.linspace(1, 0, 5), latent_image=scene.latent,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("node_id", ["EasyCache", "LazyCache"])
+def test_caches_are_fine_alone_but_not_with_a_posterior(host, node_id):
+    scene = tiny_scene(host, "unet")
+    (cached,) = host.call(
+        node_id, model=scene.model, reuse_threshold=0.5, start_percent=0.1, end_percent=0.95,
+        verbose=False,
+    ).outputs  # fmt: skip
+    inputs = {"model": cached, "steps": 8}
+    stock = scene.ksampler(**inputs)
+    assert not torch.equal(stock, scene.ksampler(steps=8)), "the cache was never used"
+    assert torch.equal(scene.uncertain(**inputs)[0], stock)
+    laplace = scene.fit()
+    with pytest.raises(ValueError, match="EasyCache and LazyCache leave out calls"):
+        scene.uncertain(**inputs, laplace=laplace)
+    with pytest.raises(ValueError, match="EasyCache and LazyCache leave out calls"):
+        scene.fit(model=cached)
 
 
 def test_a_foreign_prompt_is_refused_in_words(scene):

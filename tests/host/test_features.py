@@ -16,7 +16,7 @@ from tests.host.conftest import noise
 def weights_moved(layer, delta):
     module = layer.layer.module
     weight, bias = module.weight.clone(), module.bias.clone()
-    module.weight += delta[:, :-1].view_as(module.weight)
+    module.weight += delta[:, :-1].reshape(module.weight.shape)
     module.bias += delta[:, -1]
     try:
         yield
@@ -74,7 +74,7 @@ def effect_of(delta, evaluation, m, denoiser):
     output_map = denoiser.output_map
     moved = evaluation.features[m] @ delta.T
     moved = moved[:, output_map.position, output_map.row] * output_map.sign
-    return moved * evaluation.output_scale.view(-1, 1, 1, 1)
+    return moved * evaluation.output_scale.view(-1, *[1] * (moved.ndim - 1))
 
 
 def assert_close(found, truth, tolerance=1e-4):

@@ -40,6 +40,19 @@ def test_masked_latent_is_the_stock_one_and_certain_where_it_is_kept(scene, lapl
     assert (uncertainty.latent_std[..., 8:] > 0).all()
 
 
+def test_a_mask_that_opens_step_by_step(scene, laplace):
+    """Differential diffusion frees more of the latent as the noise falls."""
+    (model,) = scene.host.call("DifferentialDiffusion", model=scene.model, strength=1.0).outputs
+    mask = torch.linspace(0, 1, 16).expand(1, 16, 16).clone()
+    mask[..., :4] = 0
+    latent = {"samples": 0.5 * noise(scene.latent["samples"].shape, 1), "noise_mask": mask}
+    inputs = {"model": model, "latent_image": latent, "steps": 6}
+    samples, uncertainty = scene.uncertain(**inputs, laplace=laplace)
+    assert torch.equal(samples, scene.ksampler(**inputs))
+    assert uncertainty.latent_std[..., :4].abs().max() == 0
+    assert (uncertainty.latent_std[..., -4:] > 0).all()
+
+
 def test_batch_index_and_seed_choose_the_noise_as_in_the_stock_node(scene):
     latent = {**scene.latent, "batch_index": [4, 0, 2]}
     samples, _ = scene.uncertain(latent_image=latent, seed=11)
