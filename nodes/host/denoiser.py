@@ -73,7 +73,7 @@ class HostDenoiser:
         weights = self._guider_weights(calls, sigma)
         return Evaluation(
             outputs,
-            tuple(_combine(weight, calls) for weight in weights),
+            tuple(self._combine(weight, calls) for weight in weights),
             self._output_scale(z, sigma),
             _apart(weights[0], calls),
         )
@@ -224,6 +224,18 @@ class HostDenoiser:
                 )
             return [forward_ad.unpack_dual(out).tangent for out in (denoised, *captured)]
 
+    def _combine(self, weights: Weights, calls: list[CondCall]) -> Tensor:
+        """Features of a guided output (B, P, D) from those of its conditions."""
+        total: Tensor | None = None
+        for (j, i), weight in weights.items():
+            phi = calls[j].features[i] * weight[..., None]
+            total = phi if total is None else total + phi
+        if total is not None:
+            return total
+        # No condition is active at this noise level.
+        positions, features = self.output_map.positions, self._tap.layer.features
+        return calls[0].x.new_zeros(len(calls[0].x), positions, features)
+
     def _output_scale(self, z: Tensor, sigma: Tensor) -> Tensor:
         """c_out (B,): the prediction is affine in the network's output."""
         model_sampling = self.model_k.inner_model.inner_model.model_sampling
@@ -231,17 +243,6 @@ class HostDenoiser:
         vector = sigma.expand(len(z))
         one = model_sampling.calculate_denoised(vector, zero + 1, zero)
         return (one - model_sampling.calculate_denoised(vector, zero, zero)).flatten()
-
-
-def _combine(weights: Weights, calls: list[CondCall]) -> Tensor:
-    """Features of a guided output (B, P, D) from those of its conditions."""
-    total: Tensor | None = None
-    for (j, i), weight in weights.items():
-        phi = calls[j].features[i] * weight[..., None]
-        total = phi if total is None else total + phi
-    if total is None:
-        return torch.zeros_like(next(phi for phi in calls[0].features if phi is not None))
-    return total
 
 
 def _apart(weights: Weights, calls: list[CondCall]) -> tuple[tuple[Any, Tensor], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -46,10 +46,14 @@ class Positions:
 
 @dataclass
 class ModelLayer:
-    """The last layer of one model with the positions of every shape of latent seen so far."""
+    """The last layer of one model with the positions of every shape of latent seen so far.
+
+    `dtype` is that of its input and `features` the number D of phi.
+    """
 
     layer: LastLayer
     dtype: torch.dtype
+    features: int
     shapes: dict[torch.Size, Positions] = field(default_factory=dict)
 
     def weights(self, device: torch.device) -> Tensor:
@@ -88,7 +92,9 @@ def find_layer(
     found = _known(model)
     if found is None:
         layer = find_last_layer(model.diffusion_model, lambda: forward(None))
-        found = ModelLayer(layer, _input_dtype(layer, lambda: forward(None)))
+        activation = _input(layer, lambda: forward(None))
+        features = layer.features(activation).shape[-1]
+        found = ModelLayer(layer, activation.dtype, features)
         _found[model] = found
     for area in _areas(conds):
         cond = bare if area is None else {**bare, "area": area}
@@ -139,13 +145,13 @@ def _network_output(
     return outputs[0]
 
 
-def _input_dtype(layer: LastLayer, forward: Any) -> torch.dtype:
+def _input(layer: LastLayer, forward: Callable[[], Tensor]) -> Tensor:
     with layer.tap() as activations:
         forward()
-    return activations[0].dtype
+    return activations[0]
 
 
-def _positions(layer: LastLayer, forward: Any) -> Positions:
+def _positions(layer: LastLayer, forward: Callable[[], Tensor]) -> Positions:
     traced = trace_output_map(layer, forward)
     kept, index = traced.position.unique(return_inverse=True)
     if len(kept) == traced.positions:

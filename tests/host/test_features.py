@@ -138,6 +138,29 @@ def test_features_of_a_default_prompt(scene):
     run(scene, cfg_guider(scene, 2.0, positive), check_features())
 
 
+@pytest.mark.parametrize("percents", [(0.0, 0.2), (0.0, 0.5), (0.5, 1.0)])
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_features_of_prompts_with_a_range(scene, percents, cfg):
+    """At percent 0.3, where the features are looked at, some of these prompts are silent."""
+    tensor = scene.positive[0][0]
+    ranged = {"start_percent": percents[0], "end_percent": percents[1]}
+    area = {"area": (8, 8, 4, 4), "start_percent": 0.1, "end_percent": 0.9}
+    positive = [[tensor, ranged], [tensor.flip(0), area]]
+    run(scene, cfg_guider(scene, cfg, positive), check_features())
+
+
+def test_a_silent_prompt_has_no_features(scene):
+    positive = [[scene.positive[0][0], {"start_percent": 0.5, "end_percent": 1.0}]]
+
+    def check(denoiser, layer):
+        evaluation = denoiser.evaluate(noise(denoiser.shape, 5), torch.tensor(0.7))
+        (phi,) = evaluation.features
+        assert phi.shape == (3, denoiser.output_map.positions, layer.features)
+        assert (phi == 0).all()
+
+    run(scene, cfg_guider(scene, 1.0, positive), check)
+
+
 def test_features_of_inpainting(scene):
     mask = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(2))
     run(scene, cfg_guider(scene, 3.0), check_features(), mask=mask)

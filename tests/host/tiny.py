@@ -71,8 +71,9 @@ def tiny_scene(host: Host, architecture: str, batch: int = 2) -> Scene:
     device = torch.device("cpu")
     model = config.get_model({}, device=device).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
+    # Some architectures leave a table of positions among the buffers for a checkpoint to fill.
+    for tensor in (*model.parameters(), *model.diffusion_model.buffers()):
+        tensor.copy_(0.15 * torch.randn(tensor.shape, generator=generator))
     patcher = comfy.model_patcher.ModelPatcher(model, device, device)
     return Scene(
         host, patcher, prompt(batch, 1), prompt(1, 2), {"samples": torch.zeros(batch, *shape)}
