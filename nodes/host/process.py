@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+import comfy.utils
 import torch
 from torch import Tensor
 
@@ -104,6 +105,16 @@ class HostProcess(SolverProcess):
 
     def denoise(self, _k: int, z: Tensor, sigma: Tensor) -> Tensor:
         return self.denoiser.denoise(z, sigma)
+
+    def replay(self, evaluate: EvaluateStep, copies: int = 1) -> Tensor:
+        bar = comfy.utils.ProgressBar(self.trace.evaluations)
+
+        def counted(k: int, z: Tensor, sigma: Tensor) -> Tensor:
+            denoised = evaluate(k, z, sigma)
+            bar.update(1)
+            return denoised
+
+        return super().replay(counted, copies)
 
     def _solve_main(self, evaluate: EvaluateStep) -> Tensor:
         def record(own: Callable[[], Tensor]) -> Tensor:

@@ -228,16 +228,16 @@ class _ResampleSampler(comfy.samplers.KSAMPLER):
         new = self._recorder.finish(self._final, old.schedule)
         if new is None or len(new.states) != len(old.states) - first:
             return None
-        mask = self.run.mask.cpu()
+        copies, mask = self.run.copies, self.run.mask.cpu()
 
         def joined(before: Tensor, after: Tensor) -> Tensor:
-            blended = after * tile(mask, self.run.copies)
-            blended = blended + tile(before[first:].transpose(0, 1), self.run.copies).transpose(
-                0, 1
-            ) * (1 - tile(mask, self.run.copies))
-            both = torch.cat([blended, before[first:]], 1)
-            picked = torch.stack([_pick(step, chosen) for step in both])
-            return torch.cat([before[:first], picked.to(before)])
+            """Before the start as it was, then the chosen candidate inside the mask."""
+            steps = []
+            for recorded, candidates in zip(before[first:], after, strict=True):
+                inside = tile(mask, copies)
+                blended = candidates * inside + tile(recorded, copies) * (1 - inside)
+                steps.append(_pick(torch.cat([blended, recorded]), chosen))
+            return torch.cat([before[:first], torch.stack(steps).to(before)])
 
         return Recording(
             joined(old.states, new.states),

@@ -103,26 +103,41 @@ def test_a_foreign_prompt_is_refused_in_words(scene):
         scene.host.call("BayesDiffDemoPrompt", model=scene.model, text="1 2 x 4")
 
 
-def test_the_error_dialog_shows_our_sentence(server):
-    """As the page gets it: the sentence, and the node that said it."""
-    prompt = {
+def digits_prompt(text="3 1 4 1", steps=2):
+    """Sample the bundled digits model and look at the picture."""
+    return {
         "1": {"class_type": "BayesDiffDemoModel", "inputs": {"name": "digits"}},
-        "2": {"class_type": "BayesDiffDemoPrompt", "inputs": {"model": ["1", 0], "text": "1 2"}},
+        "2": {"class_type": "BayesDiffDemoPrompt", "inputs": {"model": ["1", 0], "text": text}},
         "3": {"class_type": "BayesDiffDemoLatent", "inputs": {"model": ["1", 0], "batch_size": 1}},
         "4": {
             "class_type": "UncertainKSampler",
             "inputs": {
                 "model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0],
-                "latent_image": ["3", 0], "seed": 0, "steps": 2, "cfg": 1.0,
+                "latent_image": ["3", 0], "seed": 0, "steps": steps, "cfg": 1.0,
                 "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
             },
         },
         "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 1]}},
         "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 0]}},
     }  # fmt: skip
-    execution = server.queue(prompt, check=False)
+
+
+def test_the_error_dialog_shows_our_sentence(server):
+    """As the page gets it: the sentence, and the node that said it."""
+    execution = server.queue(digits_prompt(text="1 2"), check=False)
     assert execution.error["node_id"] == "2"
     assert (
         "'1 2' is no prompt of this model. Write 4 of: 0, 1"
         in (execution.error["exception_message"])
     )
+
+
+def test_sampling_can_be_cancelled_from_the_page(server):
+    def interrupt(message):
+        if message["type"] == "progress" and message["data"]["node"] == "4":
+            server.post("/interrupt")
+
+    execution = server.queue(digits_prompt(steps=400), check=False, on_message=interrupt)
+    assert execution.status == "interrupted"
+    assert 0 < len(execution.progress("4")) < 400
+    assert server.queue(digits_prompt(steps=3)).status == "success"
