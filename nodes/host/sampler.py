@@ -118,7 +118,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
         process, model = self._process, guider.inner_model
         trajectory = self._trajectory.map().to("cpu", torch.float32)
         signals = {"trajectory": Signal(trajectory, "latent variance")}
-        metadata = self._metadata(sigmas)
+        metadata = self._metadata(model)
         if self.wanted.contrast and has_two_sides(guider.conds) and process.sigmas[-1] == 0:
             seed = extra_args.get("seed") or 0
             options = process.call.extra_args["model_options"]
@@ -137,7 +137,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
     def _record(self) -> Recording | None:
         return self._recorder.finish(self._propagated.latent, self._process.sigmas)
 
-    def _metadata(self, sigmas: Tensor) -> dict[str, Any]:
+    def _metadata(self, model: Any) -> dict[str, Any]:
         process = self._process
         posterior = self.wanted.posterior
         return {
@@ -150,6 +150,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
             "extra_evaluations": self._propagated.cost,
             "notes": {k: v for k, v in self._propagated.notes.items() if k != "members"},
             "fingerprint": posterior.fingerprint if posterior else None,
+            "latent_format": type(model.latent_format).__name__,
         }
 
 

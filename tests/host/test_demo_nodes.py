@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.host.conftest import noise, random_network
+from tests.host.conftest import Scene, noise, random_network
 
 
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
@@ -42,3 +42,28 @@ def test_previews_show_the_picture(host, channels):
     image = preview(torch.full((1, channels, 4, 4), 0.5))
     assert image.size == (4, 4)
     assert image.getpixel((1, 1)) == (191, 191, 191)
+
+
+@pytest.mark.parametrize(("name", "text"), [("digits", "3 1 4 1\n0 0 7 9"), ("emoji", None)])
+def test_bundled_models_run_through_all_four_nodes(host, name, text):
+    bundle = host.module("demo.bundle")
+    if not (bundle.MODELS / f"{name}.safetensors").is_file():
+        pytest.skip("not trained yet")
+    model, vae = host.call("BayesDiffDemoModel", name=name).outputs
+    names = host.module("nodes.host.demo").demo_config(model).class_names
+    text = text or "\n".join(names[:2])
+    prompts = [
+        host.call("BayesDiffDemoPrompt", model=model, text=words).outputs[0]
+        for words in (text, "")
+    ]
+    (empty,) = host.call("BayesDiffDemoLatent", model=model, batch_size=2).outputs
+    scene = Scene(host, model, *prompts, empty)
+    samples = scene.ksampler(steps=10, cfg=1.5)
+    assert samples.abs().quantile(0.99) < 1.3, "a picture lies in [-1, 1]"
+    assert samples.std() > 0.2
+    laplace = scene.fit(latents={"samples": samples})
+    latent, uncertainty = scene.uncertain(steps=10, cfg=1.5, laplace=laplace)
+    assert torch.equal(latent, samples)
+    assert uncertainty.names == ["artifact", "trajectory", "contrast", "posterior"]
+    (image,) = host.call("VAEDecode", samples={"samples": latent}, vae=vae).outputs
+    assert image.shape[-1] == 3 and image.min() >= 0 and image.max() <= 1

@@ -67,3 +67,32 @@ def test_image_to_image_lies_nearer_and_surer(scene, laplace):
         for denoise in (0.2, 0.6, 1.0)
     ]
     assert stds[0] < stds[1] < stds[2]
+
+
+@pytest.mark.parametrize("method", ["tangent", "ensemble", "bayesdiff"])
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_host_and_core_agree_on_the_same_network(scene, laplace, method, cfg):
+    """The core without a host on one side, KSampler with all its machinery on the other."""
+    core = scene.host.module
+    flow, samplers = core("bayesdiff_core.flow"), core("bayesdiff_core.samplers")
+    methods, process = core("bayesdiff_core.methods"), core("bayesdiff_core.process")
+    labels = (scene.positive[0][0][..., 0] - 1).long()
+    network = scene.model.model.diffusion_model.network
+    model = flow.FlowModel(network, tuple(scene.latent["samples"].shape[1:]), labels)
+    null = torch.full_like(labels, network.config.null_label)
+    denoiser = flow.FlowDenoiser(model, labels, null, cfg)
+    run = process.SolverProcess(
+        samplers.ddim, denoiser, noise(scene.latent["samples"].shape, 5), samplers.flow_sigmas(5)
+    )
+    chosen = {
+        "tangent": methods.PRESETS["balanced"],
+        "ensemble": methods.Ensemble(6),
+        "bayesdiff": methods.BayesDiff(),
+    }[method]
+    truth = chosen.sample(run, laplace)
+    samples, uncertainty = scene.uncertain(
+        steps=5, cfg=cfg, laplace=laplace, method=method, members=6
+    )
+    torch.testing.assert_close(samples, truth.latent, rtol=1e-3, atol=1e-4)
+    std = truth.variance.sqrt()
+    assert (uncertainty.latent_std - std).abs().max() < 5e-3 * std.max()
