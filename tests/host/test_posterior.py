@@ -44,6 +44,22 @@ def test_gram_is_that_of_the_layers_inputs(scene):
     torch.testing.assert_close(posterior.precision.double(), gram, rtol=1e-4, atol=1e-3)
 
 
+def test_prompts_and_latents_go_in_step(scene, monkeypatch):
+    """Also where the batch is fitted in parts, and where one prompt stands for all."""
+    monkeypatch.setattr(scene.host.module("nodes.host.fit"), "CHUNK", 2)
+    network, seen = scene.model.model.diffusion_model.network, []
+    handle = network.register_forward_pre_hook(lambda _m, args: seen.append(args[2]))
+    try:
+        posterior = scene.fit(draws=2)
+        scene.fit(draws=1, conditioning=[[scene.positive[0][0][:1], {}]])
+    finally:
+        handle.remove()
+    assert posterior.positions == 2 * 3 * 256
+    labels = (scene.positive[0][0][..., 0] - 1).long()
+    assert torch.equal(torch.cat(seen[-6:-2]), torch.cat([labels, labels]))
+    assert torch.equal(torch.cat(seen[-2:]), labels[:1].expand(3, -1))
+
+
 def test_fit_decides_by_its_seed_alone(scene):
     first, again, other = scene.fit(seed=3), scene.fit(seed=3), scene.fit(seed=4)
     assert torch.equal(first.precision, again.precision)
