@@ -1,16 +1,16 @@
 /** Numbers as people read them. */
 
-/** Three significant digits, with a power of ten only where zeros would fill the line. */
+/** Three significant digits, two below a thousandth, a power of ten where zeros fill the line. */
 export function number(value) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e5) {
+  if (size < 1e-5 || size >= 1e5) {
     const [mantissa, exponent] = value.toExponential(1).split("e");
     return `${minus(mantissa)}e${minus(String(Number(exponent)))}`;
   }
-  const digits = Math.max(0, 2 - Math.floor(Math.log10(size)));
-  return minus(value.toFixed(Math.min(digits, 6)));
+  const digits = (size < 1e-3 ? 1 : 2) - Math.floor(Math.log10(size));
+  return minus(value.toFixed(Math.max(digits, 0)));
 }
 
 /** A percentile with the decimals it needs: 90, 97.5. */

@@ -34,7 +34,8 @@ test("a single colour is the palette's", () => {
 test("numbers have three digits and no row of zeros", () => {
   const known = { 0: "0", 0.01234: "0.0123", 1.5: "1.50", 123.4: "123", "-0.5": "−0.500" };
   for (const [value, text] of Object.entries(known)) assert.equal(number(Number(value)), text);
-  assert.equal(number(1.23e-5), "1.2e−5");
+  assert.equal(number(5.12e-4), "0.00051");
+  assert.equal(number(1.23e-6), "1.2e−6");
   assert.equal(number(NaN), "–");
 });
 
