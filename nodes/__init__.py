@@ -11,6 +11,7 @@ from .uncertain_ksampler import UncertainKSampler
 from .uncertain_ksampler_advanced import UncertainKSamplerAdvanced
 from .uncertain_sampler_custom import UncertainSamplerCustom
 from .uncertainty_heatmap import UncertaintyHeatmap
+from .uncertainty_plot import UncertaintyPlot
 
 NODES = [
     LaplaceFit,
@@ -19,6 +20,7 @@ NODES = [
     MaskedResample,
     UncertainKSamplerAdvanced,
     UncertainSamplerCustom,
+    UncertaintyPlot,
     SaveLaplace,
     LoadLaplace,
     DemoModel,

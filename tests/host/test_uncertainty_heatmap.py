@@ -1,4 +1,4 @@
-"""UncertaintyHeatmap in the real host: outputs, the page's payload, errors in words."""
+"""UncertaintyHeatmap and the plot in the host: outputs, the page's payload, errors in words."""
 
 from pathlib import Path
 
@@ -115,3 +115,15 @@ def test_the_error_of_a_missing_signal_says_what_to_connect(host, make):
 def test_images_of_another_batch_are_refused(host, make):
     with pytest.raises(ValueError, match="2 uncertainty maps but 3 images"):
         heatmap(host, make(), image=torch.rand(3, 16, 24, 3))
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["steps", "histogram alone"])
+def test_the_plot_has_the_width_that_was_asked_for(host, make, recorded):
+    uncertainty = make()
+    if not recorded:
+        uncertainty.recording = None
+    result = host.call(
+        "BayesDiffUncertaintyPlot",
+        **{"uncertainty": uncertainty, "signal": "artifact", "colormap": "inferno", "width": 512},
+    )
+    assert result.outputs[0].shape == (1, 512 if recorded else 256, 512, 3)
