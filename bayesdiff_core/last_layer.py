@@ -128,6 +128,12 @@ class OutputMap:
         """Values (N, P) of the positions, given to the latent elements: (N, C, *S)."""
         return values[:, self.position.to(values.device)]
 
+    def gather(self, outputs: Tensor) -> Tensor:
+        """Layer outputs (N, P, R), rearranged as the network does: (N, C, *S)."""
+        device = outputs.device
+        found = outputs[:, self.position.to(device), self.row.to(device)]
+        return found * self.sign.to(device)
+
     def average(self, values: Tensor) -> Tensor:
         """Mean over the elements that share a position: latent (N, C, *S) to (N, P)."""
         index = self.position.to(values.device).flatten()

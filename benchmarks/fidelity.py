@@ -179,11 +179,15 @@ def summary(results: dict[str, list[dict[str, Row]]]) -> dict[str, dict[str, dic
 def settings_for(model: str, quick: bool, images: int) -> list[Setting]:
     if quick:
         return [Setting(model, "ddim", 20, 1.5 if model == "digits" else 3.0, images)]
-    return [
-        Setting(model, sampler, steps, scale, images)
-        for sampler, steps in (("ddim", 30), ("dpmpp_2m", 15), ("ddpm", 30))
-        for scale in (1.0, 3.0)
+    grid = [
+        ("ddim", 30, 1.0),
+        ("ddim", 30, 3.0),
+        ("dpmpp_2m", 15, 3.0),
+        ("ddpm", 30, 3.0),
+        ("dpmpp_2m", 15, 1.0),
+        ("ddpm", 30, 1.0),
     ]
+    return [Setting(model, *cell, images, seed) for seed, cell in enumerate(grid)]
 
 
 def main() -> None:

@@ -108,12 +108,9 @@ def method_inputs() -> list[io.Input]:
             default="balanced",
             optional=True,
             tooltip=(
-                "What the method tangent may cost: "
-                + ", ".join(
-                    f"{name} {tangent.probes} x {tangent.refreshes}"
-                    for name, tangent in PRESETS.items()
-                )
-                + " extra evaluations over the run. custom takes the two numbers below."
+                "What the method tangent may cost, in extra evaluations per evaluation of the run: "
+                + ", ".join(f"{name} {tangent.budget:g}" for name, tangent in PRESETS.items())
+                + ". custom takes the two numbers below."
             ),
         ),
         io.Int.Input(
@@ -122,7 +119,7 @@ def method_inputs() -> list[io.Input]:
             min=1,
             max=64,
             optional=True,
-            tooltip="For custom: how many directions of weight error are followed.",
+            tooltip="For custom: how many weight errors are followed: coherent shifts, then draws.",
         ),
         io.Int.Input(
             "refreshes",
@@ -182,8 +179,8 @@ def method_inputs() -> list[io.Input]:
 def wanted_of(
     laplace: LaplacePosterior | None,
     preset: str = "balanced",
-    probes: int = 3,
-    refreshes: int = 5,
+    probes: int = PRESETS["balanced"].probes,
+    refreshes: int = PRESETS["balanced"].refreshes,
     contrast: bool = True,
     recording_mb: int = 2048,
     method: str = "tangent",

@@ -1,16 +1,24 @@
-"""Uncertainty by tangents of spatially coherent weight errors (the default method).
+"""Uncertainty by tangents: a few weight errors, carried exactly through the sampler (the default).
 
-A weight error W + dW moves the denoised output at pixel p by c_out dW phi_p. Pixel-independent
-errors are contracted by the denoiser; what survives to the image is the coherent part, the shift
-that a whole channel takes. It is carried through the sampler exactly: a tangent dz obeys
+A weight error W + dW moves the denoised output at pixel p by the source s_k(p) = c_out dW phi_p.
+From there its tangent dz obeys
 
     dD_k = J_k dz_k + s_k,     dz_{k+1} = sum_j beta_{k+1,j} dD_j,
 
-with the solver's own coefficients beta, a finite-difference Jacobian product J_k dz_k, and the
-source s_k(p) = c_out c_k r sigma_k(p) / mean(sigma_k): c_k = sqrt(m_k^T Sigma m_k) is the std of
-the mean pixel's output, m_k the mean feature, r a pattern over channels, and
-sigma_k(p) = sqrt(phi_p^T Sigma phi_p) shapes it. J and s are refreshed at a few evaluations and
-dD is held in between. See docs/benchmarks.md for how close this comes to brute force.
+with the solver's own coefficients beta and a finite-difference Jacobian product J_k dz_k. J and s
+are refreshed at a few evaluations and dD is held in between. Two kinds of tangent are followed:
+
+- shifts: one coherent shift a channel, shaped by the predictive std,
+  s_k(p) = c_out c_k r sigma_k(p) / mean(sigma_k) with c_k = sqrt(m_k^T Sigma m_k), m_k the mean
+  feature, r a pattern over channels, sigma_k(p) = sqrt(phi_p^T Sigma phi_p). Errors that are
+  independent from pixel to pixel are contracted by the denoiser; the coherent ones survive, so
+  that the sum of squares S of these few is already close to the truth in shape.
+- draws: weights from the posterior, dW = L u, the same at every evaluation. Their squares are
+  unbiased estimates of the variance, each with one degree of freedom.
+
+The variance is their posterior mean when S, scaled, is taken as a scaled-inverse-chi-squared prior
+worth NU draws: V = (NU * GAMMA * S + sum_i draw_i^2) / (NU + draws). See docs/benchmarks.md for
+how close this comes to brute force and what was tried before.
 """
 
 from __future__ import annotations
@@ -25,102 +33,131 @@ from ..laplace import LaplacePosterior
 from ..process import Evaluation, SolverProcess, tile
 from .base import Propagated
 
-__all__ = ["PRESETS", "Tangent", "channel_patterns", "refresh_schedule"]
+__all__ = ["PRESETS", "Plan", "Tangent", "channel_patterns", "refresh_schedule"]
 
 STEP = 0.02
 """Length of the finite-difference step, relative to the rms of the state."""
+
+NU = 12
+"""How many draws the shifts are worth."""
+
+GAMMA = 2.0
+"""Whole variance over that of the coherent shifts: their std is 0.68 to 0.72 of the truth's."""
+
+SPACING = 10
+"""Evaluations between two refreshes below which another refresh gains nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of the tangent method follows: `shifts`, `draws`, and when they are refreshed."""
+
+    shifts: int
+    draws: int
+    refreshes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Tangent:
     """`probes` tangents, refreshed `refreshes` times over the run.
 
-    A latent with at most `probes` channels gets one tangent a channel, others mixed patterns.
+    `budget` limits the cost to so many extra guided evaluations per evaluation of the run: a short
+    run is refreshed less often, then follows fewer probes. `seed` decides the weight draws; with
+    the same one, runs can be compared.
     """
 
-    probes: int = 3
-    refreshes: int = 5
+    probes: int = 5
+    refreshes: int = 3
+    budget: float = math.inf
+    seed: int = 0
     name: str = field(default="tangent", init=False)
 
     def __post_init__(self) -> None:
-        if self.probes < 1 or self.refreshes < 1:
-            raise ValueError("The tangent method needs at least one probe and one refresh.")
+        if self.probes < 1 or self.refreshes < 1 or self.budget <= 0:
+            raise ValueError(
+                "The tangent method needs at least one probe, one refresh and a budget above 0."
+            )
+
+    def plan(self, evaluations: int, channels: int) -> Plan:
+        """Tangents and refreshes for a run of so many evaluations."""
+        probes, refreshes = self.probes, self.refreshes
+        if math.isfinite(self.budget):
+            refreshes = min(refreshes, max(2, evaluations // SPACING))
+            affordable = int(self.budget * evaluations / refreshes + 1e-9)
+            probes = min(probes, max(1, affordable))
+        shifts = channels if channels <= probes else (probes + 1) // 2
+        schedule = tuple(refresh_schedule(evaluations, refreshes))
+        return Plan(shifts, probes - shifts, schedule)
 
     def sample(self, process: SolverProcess, posterior: LaplacePosterior) -> Propagated:
         """Latent and variance (B, C, *S), by at most probes * refreshes extra evaluations."""
-        patterns = channel_patterns(process.x.shape[1], self.probes).to(process.x.device)
-        run = TangentRun(process, posterior, patterns, self.refreshes)
+        plan = self.plan(process.trace.evaluations, process.x.shape[1])
+        run = TangentRun(process, posterior, plan, self.seed)
         latent = process.sample(run.evaluate)
-        variance, coherence = run.variance()
-        return Propagated(
-            latent,
-            variance,
-            cost=run.cost,
-            notes={"probes": len(patterns), "coherence": coherence.mean().item()},
-        )
+        notes = {"shifts": plan.shifts, "draws": plan.draws, "refreshes": len(plan.refreshes) - 1}
+        return Propagated(latent, run.variance(), run.cost, notes)
 
 
 PRESETS = {
-    "fast": Tangent(probes=1, refreshes=5),
-    "balanced": Tangent(probes=3, refreshes=5),
-    "accurate": Tangent(probes=4, refreshes=15),
+    "fast": Tangent(probes=3, refreshes=2, budget=0.2),
+    "balanced": Tangent(probes=5, refreshes=3, budget=0.5),
+    "accurate": Tangent(probes=15, refreshes=4, budget=2.0),
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Refresh:
-    """What one refresh leaves behind: tangents of the outputs and the size of its source."""
+    """Tangents (K, B, C, *S) of every output, as evaluation k left them."""
 
     k: int
     tangents: list[Tensor]
-    mean_feature: Tensor
-    gain: Tensor
-    scale: Tensor
 
 
 class TangentRun:
-    """The tangents of one run, built up evaluation by evaluation."""
+    """The tangents of one run, built up evaluation by evaluation: shifts first, then draws."""
 
     def __init__(
-        self, process: SolverProcess, posterior: LaplacePosterior, patterns: Tensor, refreshes: int
+        self, process: SolverProcess, posterior: LaplacePosterior, plan: Plan, seed: int = 0
     ) -> None:
         self.process = process
         self.posterior = posterior
-        self.patterns = patterns
+        self.plan = plan
         self.trace = process.trace
-        self.schedule = set(refresh_schedule(self.trace.evaluations, refreshes))
+        self.patterns = channel_patterns(process.x.shape[1], plan.shifts).to(process.x.device)
+        generator = torch.Generator().manual_seed(seed)
+        shape = (plan.draws, posterior.rows, posterior.features)
+        self.white = torch.randn(shape, generator=generator).to(process.x.device)
         self.history: list[Refresh] = []
         self.cost = 0.0
 
     def evaluate(self, k: int, z: Tensor, sigma: Tensor) -> Tensor:
-        if k not in self.schedule:
+        if k not in self.plan.refreshes:
             return self.process.denoise(k, z, sigma)
         evaluation = self.process.denoiser.evaluate(z, sigma)
-        tangents = [self._source(evaluation, m) for m in range(len(evaluation.outputs))]
-        mean_feature, scale = self._mean_feature(evaluation)
-        gain = z.new_zeros(self.process.batch)
+        tangents = [self._sources(evaluation, m) for m in range(len(evaluation.outputs))]
         if self.history:
-            dz = self.state(k)
-            moved = self._jacobian_products(z, sigma, evaluation, dz)
-            gain = rayleigh(moved[0], dz)
+            moved = self._jacobian_products(z, sigma, evaluation, self.state(k))
             tangents = [s + j for s, j in zip(tangents, moved, strict=True)]
-        self.history.append(Refresh(k, tangents, mean_feature, gain, scale))
+        self.history.append(Refresh(k, tangents))
         return evaluation.outputs[0]
 
     def state(self, row: int) -> Tensor:
         """Tangents (K, B, C, *S) of the state at evaluation `row` (the last row is the result)."""
         total = torch.zeros_like(self.history[0].tangents[0])
-        for refresh, weight in zip(self.history, self._held_weights(row), strict=True):
-            for tangent, w in zip(refresh.tangents, weight, strict=True):
-                if w:
-                    total = total + w * tangent
+        for refresh, weights in zip(self.history, self._held_weights(row), strict=True):
+            for tangent, weight in zip(refresh.tangents, weights, strict=True):
+                if weight:
+                    total = total + weight * tangent
         return total
 
-    def variance(self) -> tuple[Tensor, Tensor]:
-        """Variance (B, C, *S) of the final state, and the factor (B,) of partial coherence."""
-        variance = self.state(self.trace.evaluations).square().sum(0)
-        coherence = self._coherence()
-        return variance * coherence.view(-1, *[1] * (variance.ndim - 1)), coherence
+    def variance(self) -> Tensor:
+        """Variance (B, C, *S) of the final state."""
+        squares = self.state(self.trace.evaluations).square()
+        shifts = squares[: self.plan.shifts].sum(0)
+        if not self.plan.draws:
+            return shifts
+        draws = squares[self.plan.shifts :].sum(0)
+        return (NU * GAMMA * shifts + draws) / (NU + self.plan.draws)
 
     def _held_weights(self, row: int) -> list[list[float]]:
         """Solver weight of each refresh, which stands for all evaluations up to the next one."""
@@ -144,27 +181,30 @@ class TangentRun:
             for output, base in zip(outputs, evaluation.outputs, strict=True)
         ]
 
-    def _source(self, evaluation: Evaluation, m: int) -> Tensor:
-        """Shift of output m by a coherent weight error: (K, B, C, *S)."""
-        output_map = self.process.denoiser.output_map
+    def _sources(self, evaluation: Evaluation, m: int) -> Tensor:
+        """Change of output m by each weight error, at a fixed state: (K, B, C, *S)."""
         whitened = self.posterior.whiten(evaluation.features[m])
+        scale = evaluation.output_scale
+        sources = torch.cat([self._shifts(whitened, scale), self._draws(whitened, scale)])
+        return sources if self.process.mask is None else sources * self.process.mask
+
+    def _shifts(self, whitened: Tensor, scale: Tensor) -> Tensor:
+        output_map = self.process.denoiser.output_map
         std = whitened.norm(dim=-1)
         free = self._free(std)
         amplitude = (whitened * free[..., None]).sum(1).norm(dim=-1)
         shape = std / (std * free).sum(1, keepdim=True).clamp(min=1e-20)
         # A channel that gathers p * p independent rows shifts by the mean of p * p errors.
-        amplitude = evaluation.output_scale * amplitude / math.sqrt(output_map.rows_per_channel)
+        amplitude = scale * amplitude / math.sqrt(output_map.rows_per_channel)
         shift = output_map.spread(shape * amplitude[:, None])
-        if self.process.mask is not None:
-            shift = shift * self.process.mask
-        pattern = self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2))
-        return pattern * shift
+        return self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2)) * shift
 
-    def _mean_feature(self, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
-        """Whitened mean feature (B, D) of the first output and its c_out (B,)."""
-        phi = evaluation.features[0]
-        mean = (phi * self._free(phi[..., 0])[..., None]).sum(1)
-        return self.posterior.whiten(mean), evaluation.output_scale
+    def _draws(self, whitened: Tensor, scale: Tensor) -> Tensor:
+        output_map = self.process.denoiser.output_map
+        changes = (whitened * scale[:, None, None]) @ self.white.transpose(1, 2)[:, None]
+        if not len(changes):
+            return changes.new_zeros(0, *self.process.x.shape)
+        return torch.stack([output_map.gather(change) for change in changes])
 
     def _free(self, like: Tensor) -> Tensor:
         """Weights (B, P) of the positions that are free to move; they sum to 1."""
@@ -173,24 +213,6 @@ class TangentRun:
         mask = self.process.mask.expand_as(self.process.x)
         free = self.process.denoiser.output_map.average(mask)
         return free / free.sum(1, keepdim=True).clamp(min=1e-20)
-
-    def _coherence(self) -> Tensor:
-        """q^T C q / (q . c)^2 per sample (B,): shared weights err alike only as far as the mean
-        features of different evaluations are alike."""
-        history = self.history
-        impulses = torch.zeros(len(history), len(history), self.process.batch)
-        for r, refresh in enumerate(history):
-            weights = [w[0] for w in self._held_weights(refresh.k)]
-            state = sum(w * impulses[j] for j, w in enumerate(weights[:r]))
-            impulses[r] = refresh.gain.cpu() * state
-            impulses[r, r] += refresh.scale.cpu()
-        weights = [w[0] for w in self._held_weights(self.trace.evaluations)]
-        survival = sum(w * impulses[j] for j, w in enumerate(weights))
-        means = torch.stack([refresh.mean_feature.cpu() for refresh in history])
-        together = torch.einsum("kb,kbd->bd", survival, means).square().sum(-1)
-        apart = (survival * means.norm(dim=-1)).sum(0).square()
-        ratio = together / apart.clamp(min=1e-30)
-        return ratio.clamp(max=1.0).to(self.process.x.device)
 
 
 def channel_patterns(channels: int, probes: int) -> Tensor:
@@ -215,9 +237,3 @@ def refresh_schedule(evaluations: int, refreshes: int) -> list[int]:
 def rms(values: Tensor, leading: int) -> Tensor:
     """Root mean square over all but the `leading` axes, which are kept."""
     return values.square().mean(tuple(range(leading, values.ndim)), keepdim=True).sqrt()
-
-
-def rayleigh(moved: Tensor, dz: Tensor) -> Tensor:
-    """Gain <dz, J dz> / <dz, dz> per sample (B,), over probes and elements."""
-    product = (moved * dz).transpose(0, 1).flatten(1).sum(1)
-    return product / dz.square().transpose(0, 1).flatten(1).sum(1).clamp(min=1e-30)

@@ -43,7 +43,7 @@ def test_signed_gather_is_followed_through_unpatchify_crop_and_negation(patched)
     with layer.override(lambda a, y: y + layer.shift(a, delta)):
         after = forward()
     change = layer.features(activations[0]) @ delta.T
-    expected = change[0][output_map.position, output_map.row] * output_map.sign
+    expected = output_map.gather(change)[0]
     torch.testing.assert_close((after - before)[0], expected, rtol=1e-4, atol=1e-5)
 
 

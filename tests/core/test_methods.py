@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bayesdiff_core.methods import Ensemble, Tangent
+from bayesdiff_core.methods import PRESETS, Ensemble, Tangent
 from bayesdiff_core.methods.tangent import channel_patterns, refresh_schedule
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
@@ -81,6 +81,37 @@ def test_ensemble_does_not_depend_on_the_chunk():
     torch.manual_seed(5)
     all_at_once = Ensemble(6, chunk=6).sample(process, posterior).variance
     torch.testing.assert_close(one, all_at_once, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_many_draws_agree_with_the_exact_variance(name):
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(SIZE * SIZE, 3, generator=generator)
+    process = make_process(SAMPLERS[name], features=features, batch=1)
+    posterior = unit_posterior(2, [3.0, 1.0, 0.5])
+    result = Tangent(probes=6000, refreshes=100).sample(process, posterior)
+    exact = exact_variance(process, posterior).expand_as(result.variance)
+    # Six standard errors of a variance from 6,000 draws, sqrt(2 / 6000) each; the shifts weigh
+    # 12 in 6,000.
+    torch.testing.assert_close(result.variance, exact, rtol=0.12, atol=1e-5)
+
+
+def test_a_budget_is_kept_and_short_runs_follow_fewer_probes():
+    for evaluations in (4, 10, 15, 20, 30, 59):
+        for preset in PRESETS.values():
+            plan = preset.plan(evaluations, channels=3)
+            probes, paid = plan.shifts + plan.draws, len(plan.refreshes) - 1
+            assert probes == 1 or probes * paid <= preset.budget * evaluations + 1e-6
+    assert PRESETS["balanced"].plan(30, 1).draws > PRESETS["balanced"].plan(15, 1).draws
+
+
+def test_the_variance_does_not_depend_on_the_batch():
+    posterior = unit_posterior(2, [3.0])
+    whole = Tangent(5, 3).sample(make_process(SAMPLERS["ddim"]), posterior).variance
+    process = make_process(SAMPLERS["ddim"])
+    process.x = process.x[1:2]
+    alone = Tangent(5, 3).sample(process, posterior).variance
+    torch.testing.assert_close(alone, whole[1:2], rtol=1e-4, atol=1e-8)
 
 
 def test_cost_is_probes_times_refreshes():

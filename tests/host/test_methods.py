@@ -45,7 +45,7 @@ def test_custom_preset_takes_its_numbers(scene, laplace):
     assert uncertainty.metadata["method"] == "tangent"
     # The first refresh costs nothing: there is no tangent yet.
     assert uncertainty.metadata["extra_evaluations"] == 3
-    assert uncertainty.metadata["notes"]["probes"] == 1
+    assert uncertainty.metadata["notes"]["shifts"] == 1
 
 
 def test_std_follows_the_scale_of_the_latent_format(scene, laplace, monkeypatch):
