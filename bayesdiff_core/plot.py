@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayesdiff_core.annotate import (
+from .annotate import (
     BACKGROUND,
     FOREGROUND,
     MINIMUM_TEXT,
@@ -22,8 +22,8 @@ from bayesdiff_core.annotate import (
     nice_ticks,
     text_width,
 )
-from bayesdiff_core.heatmap import Colormap, colorize, scale_limits
-from bayesdiff_core.maps import check_maps, percentiles
+from .heatmap import Colormap, colorize, scale_limits
+from .maps import check_maps, percentiles
 
 __all__ = ["plot_histogram", "plot_steps", "plot_uncertainty"]
 
