@@ -143,7 +143,11 @@ def pictures(latent: Tensor) -> Tensor:
 
 
 def heat_over(images: Tensor, maps: Tensor, opacity: float = 0.8) -> tuple[Tensor, Tensor]:
-    """Heatmap and overlay (B, SIZE, SIZE, 3), one scale for the whole batch."""
+    """Heatmap and overlay (B, SIZE, SIZE, 3), one scale for the whole batch.
+
+    Contrast is suspect above 0 only; below, the prompt explains the region.
+    """
+    maps = maps.clamp(min=0)
     limits = scale_limits(maps, "batch")
     large = upsample(maps, (SIZE, SIZE))
     heat = colorize(large, limits)

@@ -108,7 +108,7 @@ def method_inputs() -> list[io.Input]:
             default="balanced",
             optional=True,
             tooltip=(
-                "What the method tangent may cost, in extra evaluations per evaluation of the run: "
+                "What the method tangent may cost, in extra evaluations per evaluation: "
                 + ", ".join(f"{name} {tangent.budget:g}" for name, tangent in PRESETS.items())
                 + ". custom takes the two numbers below."
             ),
@@ -119,7 +119,7 @@ def method_inputs() -> list[io.Input]:
             min=1,
             max=64,
             optional=True,
-            tooltip="For custom: how many weight errors are followed: coherent shifts, then draws.",
+            tooltip="For custom: how many weight errors are followed, shifts first, then draws.",
         ),
         io.Int.Input(
             "refreshes",
