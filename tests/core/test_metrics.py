@@ -9,7 +9,8 @@ from benchmarks.metrics import auroc, bootstrap, content, partial_spearman, spea
 
 @pytest.fixture
 def images():
-    return torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    grey = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return grey.expand(-1, 3, -1, -1)
 
 
 def noise(seed):
