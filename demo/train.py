@@ -64,7 +64,7 @@ RECIPES = {
             widths=(32, 96, 96),
             blocks=1,
         ),
-        steps=3000,
+        steps=3800,
     ),
 }
 
