@@ -48,11 +48,14 @@ function addViewer(node) {
   node.setSize([Math.max(width, 400), height + 100]);
 }
 
-/** A workflow that is opened again in a tab finds its last outputs with the page. */
+/** A workflow that is opened again in a tab gets its last outputs from the page, a little later. */
 function refresh(node) {
   const viewer = viewers.get(node);
-  viewer?.refresh();
-  if (viewer && !viewer.saved) viewer.show(app.nodeOutputs?.[String(node.id)]?.[KEY]?.at(-1));
+  if (!viewer) return;
+  viewer.refresh();
+  setTimeout(() => {
+    if (!viewer.saved) viewer.show(app.nodeOutputs?.[String(node.id)]?.[KEY]?.at(-1));
+  });
 }
 
 app.registerExtension({

@@ -74,7 +74,16 @@ export class Thumbnails {
       tile.tile.title = `${name}: ${number(layer.scores[tile.image])}`;
       tile.tile.setAttribute("aria-pressed", String(tile.image === image));
     }
+    this.#reveal(this.#tiles[image].tile);
     this.#frame.request();
+  }
+
+  /** Scrolls the strip, and nothing else, to a tile. */
+  #reveal(tile) {
+    const strip = this.#strip;
+    const start = tile.offsetLeft - strip.offsetLeft;
+    const end = start + tile.offsetWidth - strip.clientWidth;
+    strip.scrollLeft = Math.min(Math.max(strip.scrollLeft, end), start);
   }
 
   #draw() {
