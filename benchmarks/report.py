@@ -1,0 +1,129 @@
+"""Write docs/benchmarks.md and its picture from what the benchmark measured.
+
+    python -m benchmarks.report docs/fidelity/*.json
+
+Takes the files that `benchmarks.fidelity --output` wrote. The text around the tables lives in
+docs/benchmarks.md itself: only what stands between the two marks is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+__all__ = ["picture", "tables"]
+
+DOCS = Path(__file__).parent.parent / "docs"
+START, END = "<!-- tables: start -->", "<!-- tables: end -->"
+
+Measured = list[dict[str, Any]]
+
+
+def tables(measured: Measured) -> str:
+    """One Markdown table a setting."""
+    return "\n\n".join(table(cell) for cell in measured)
+
+
+def table(cell: dict[str, Any]) -> str:
+    setting = cell["setting"]
+    lines = [
+        f"### {title(setting)}",
+        "",
+        f"{setting['count']} images. Ceiling: Spearman {cell['ceiling']:.3f}, partial "
+        f"{cell['partial_ceiling']:.3f}.",
+        "",
+        "| method | extra cost | time | Spearman | partial Spearman | Pearson | std ratio "
+        "| image rank |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in cell["rows"].items():
+        lines.append(
+            f"| {name} | {row['cost']:.2f} | {row['seconds_ratio']:.2f} "
+            f"| {interval(row['spearman'])} | {interval(row['partial'])} "
+            f"| {row['pearson']['mean']:.3f} | {number(row['std_ratio'])} "
+            f"| {row['image_rank']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def title(setting: dict[str, Any]) -> str:
+    return (
+        f"{setting['model']}, {setting['sampler']} {setting['steps']}, "
+        f"cfg {setting['guidance_scale']:g}"
+    )
+
+
+def interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def picture(measured: Measured, path: Path) -> None:
+    """Cost against partial Spearman, every method, mean over the settings of a model."""
+    points: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    ceilings: dict[str, list[float]] = defaultdict(list)
+    for cell in measured:
+        model = cell["setting"]["model"]
+        ceilings[model].append(cell["partial_ceiling"])
+        for name, row in cell["rows"].items():
+            points[model][name].append((row["cost"], row["partial"]["mean"]))
+    figure, axes = plt.subplots(
+        1, len(points), figsize=(5.2 * len(points), 4.2), sharey=True, squeeze=False
+    )
+    for axis, (model, methods) in zip(axes[0], points.items(), strict=True):
+        means = {name: tuple(map(mean, zip(*found))) for name, found in methods.items()}
+        free = max(p for cost, p in means.values() if cost == 0)
+        families = {
+            "tangent presets": ["fast", "balanced", "accurate"],
+            "ensembles": [name for name in means if name.startswith("ensemble")],
+            "published recursion": [name for name in means if name.startswith("bayesdiff")],
+        }
+        for label, names in families.items():
+            xs, ys = zip(*[means[name] for name in names if name in means], strict=True)
+            axis.plot(xs, ys, "o-", label=label, markersize=5)
+        axis.axhline(free, color="0.6", linestyle="--", linewidth=1, label="best free baseline")
+        axis.axhline(mean(ceilings[model]), color="0.8", linewidth=1, label="ceiling")
+        axis.set(xscale="log", title=model, xlabel="extra guided evaluations per step")
+        axis.set_ylim(0, 1)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("partial Spearman with brute force")
+    axes[0][-1].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def mean(values: Any) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    arguments = parser.parse_args()
+    measured = [cell for path in arguments.files for cell in json.loads(path.read_text())]
+    page = DOCS / "benchmarks.md"
+    text = page.read_text()
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    page.write_text(f"{before}{START}\n\n{tables(measured)}\n\n{END}{after}")
+    picture(measured, DOCS / "images" / "fidelity.png")
+
+
+if __name__ == "__main__":
+    main()
