@@ -98,11 +98,16 @@ def picture(measured: Measured, path: Path) -> None:
         axis.axhline(free, color="0.6", linestyle="--", linewidth=1, label="best free baseline")
         axis.axhline(mean(ceilings[model]), color="0.8", linewidth=1, label="ceiling")
         axis.set(xscale="log", title=model, xlabel="extra guided evaluations per step")
+        axis.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
+        axis.minorticks_off()
         axis.set_ylim(0, 1)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("partial Spearman with brute force")
-    axes[0][-1].legend(frameon=False, fontsize=9, loc="lower right")
-    figure.tight_layout()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, frameon=False, fontsize=9, loc="lower center", ncols=len(labels)
+    )
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
