@@ -10,7 +10,7 @@ from bayesdiff_core.recording import Recorder
 
 from .metrics import gradient_magnitude
 
-__all__ = ["free_maps"]
+__all__ = ["free_maps", "total_variation"]
 
 
 def free_maps(process: SolverProcess) -> dict[str, Tensor]:
