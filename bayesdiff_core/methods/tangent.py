@@ -16,9 +16,11 @@ are refreshed at a few evaluations and dD is held in between. Two kinds of tange
 - draws: weights from the posterior, dW = L u, the same at every evaluation. Their squares are
   unbiased estimates of the variance, each with one degree of freedom.
 
-The variance is their posterior mean when S, scaled, is taken as a scaled-inverse-chi-squared prior
-worth NU draws: V = (NU * GAMMA * S + sum_i draw_i^2) / (NU + draws). See docs/benchmarks.md for
-how close this comes to brute force and what was tried before.
+The variance is their posterior mean when S, scaled by gamma, is taken as a
+scaled-inverse-chi-squared prior worth NU draws: V = (NU gamma S + sum_i draw_i^2) / (NU + draws).
+gamma is GAMMA, but never more than all source variance over its coherent part: 1 where every
+weight error is a constant shift. See docs/benchmarks.md for how close this comes to brute force
+and what was tried before.
 """
 
 from __future__ import annotations
@@ -128,6 +130,7 @@ class TangentRun:
         shape = (plan.draws, posterior.rows, posterior.features)
         self.white = torch.randn(shape, generator=generator).to(process.x.device)
         self.history: list[Refresh] = []
+        self.gamma = process.x.new_ones(process.batch)
         self.cost = 0.0
 
     def evaluate(self, k: int, z: Tensor, sigma: Tensor) -> Tensor:
@@ -153,11 +156,10 @@ class TangentRun:
     def variance(self) -> Tensor:
         """Variance (B, C, *S) of the final state."""
         squares = self.state(self.trace.evaluations).square()
-        shifts = squares[: self.plan.shifts].sum(0)
-        if not self.plan.draws:
-            return shifts
+        gamma = self.gamma.view(-1, *[1] * (self.process.x.ndim - 1))
+        prior = gamma * squares[: self.plan.shifts].sum(0)
         draws = squares[self.plan.shifts :].sum(0)
-        return (NU * GAMMA * shifts + draws) / (NU + self.plan.draws)
+        return (NU * prior + draws) / (NU + self.plan.draws)
 
     def _held_weights(self, row: int) -> list[list[float]]:
         """Solver weight of each refresh, which stands for all evaluations up to the next one."""
@@ -185,6 +187,8 @@ class TangentRun:
         """Change of output m by each weight error, at a fixed state: (K, B, C, *S)."""
         whitened = self.posterior.whiten(evaluation.features[m])
         scale = evaluation.output_scale
+        if m == 0:
+            self.gamma = self._excess(whitened).clamp(1.0, GAMMA)
         sources = torch.cat([self._shifts(whitened, scale), self._draws(whitened, scale)])
         return sources if self.process.mask is None else sources * self.process.mask
 
@@ -198,6 +202,12 @@ class TangentRun:
         amplitude = scale * amplitude / math.sqrt(output_map.rows_per_channel)
         shift = output_map.spread(shape * amplitude[:, None])
         return self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2)) * shift
+
+    def _excess(self, whitened: Tensor) -> Tensor:
+        """Mean variance of a pixel over the variance of the mean pixel (B,)."""
+        free = self._free(whitened[..., 0])
+        whole = (whitened.square().sum(-1) * free).sum(1)
+        return whole / (whitened * free[..., None]).sum(1).square().sum(-1).clamp(min=1e-30)
 
     def _draws(self, whitened: Tensor, scale: Tensor) -> Tensor:
         output_map = self.process.denoiser.output_map
