@@ -37,6 +37,7 @@ export class Histogram {
       this.#frame.cancel();
     });
     this.#listen(signal);
+    this.#draw();
   }
 
   #listen(signal) {
@@ -81,11 +82,10 @@ export class Histogram {
   }
 
   #draw() {
+    this.element.hidden = !this.#state.payload;
+    if (!this.#state.payload) return;
     const surface = prepareCanvas(this.#canvas);
     if (!surface) return;
-    this.element.classList.toggle("bd-empty", !this.#state.payload);
-    this.#label.hidden = !this.#state.payload;
-    if (!this.#state.payload) return;
     const { context, width, height } = surface;
     const style = getComputedStyle(this.element);
     const axis = this.#axis();

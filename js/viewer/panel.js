@@ -57,6 +57,9 @@ export class Panel {
       alone.addEventListener(type, () => this.#state.showAlone(false), { signal });
     }
     const group = make("div.bd-buttons", {}, [alone]);
+    const update = () => (group.hidden = !close && !this.#state.payload);
+    this.#state.addEventListener("content", update, { signal });
+    update();
     const add = (icon, title, action) => {
       const button = iconButton(icon, title);
       button.addEventListener("click", action, { signal });
