@@ -8,6 +8,9 @@ from tests.support.host_location import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 
+ALERTS = """() => [...document.querySelectorAll(".p-toast-message")]
+    .map((toast) => toast.textContent)"""
+
 PAYLOADS = """() => window.app.graph._nodes
     .filter((node) => node.type === "UncertaintyHeatmap")
     .map((node) => node.widgets.find((w) => w.name === "viewer").viewer.state.payload?.batch)"""
@@ -18,6 +21,7 @@ PAYLOADS = """() => window.app.graph._nodes
 def test_it_runs_on_the_bundled_models_and_fills_its_viewers(open_page, path):
     page = open_page({})
     page.load_workflow(json.loads(path.read_text(encoding="utf-8")))
+    assert not page.evaluate(ALERTS), "the page does not take the workflow as it is"
     page.run(timeout=600)
     page.tab.wait_for_timeout(1500)
     page.fit_view()
