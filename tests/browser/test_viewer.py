@@ -7,6 +7,7 @@ and answers the others from its cache.
 from __future__ import annotations
 
 import copy
+import json
 import re
 from typing import Any
 
@@ -84,7 +85,7 @@ SHOW = """(scale) => {
 
 APART = """() => {
     window.app.graph._nodes.forEach((node, index) => (node.pos = [600 * index, 0]));
-    return window.app.graph.serialize();
+    return JSON.stringify(window.app.graph.serialize());
 }"""
 
 
@@ -169,7 +170,7 @@ def run(open_page):
 def run_in(page, prompt):
     """Runs a prompt as a workflow whose nodes lie apart; returns the viewer, in view."""
     page.load_prompt(prompt)
-    page.load_workflow(page.evaluate(APART))
+    page.load_workflow(json.loads(page.evaluate(APART)))
     page.run()
     page.tab.set_default_timeout(15_000)
     viewer = Viewer(page)
@@ -204,7 +205,7 @@ def test_its_pixels_are_image_and_heat(run, vue):
     header, maps = viewer.values()
     image = viewer.state("image")
     known = torch.from_numpy(maps[header["artifact"]][image : image + 1]).float()
-    picture = torch.from_numpy(np.asarray(viewer.images()[image])).float()[None] / 255
+    picture = torch.from_numpy(np.array(viewer.images()[image])).float()[None] / 255
     expected = draw(
         known, upsample(known, (SIDE, SIDE)), torch.zeros(1, SIDE, SIDE), picture, Look()
     )[0]
