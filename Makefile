@@ -48,6 +48,7 @@ test-js:
 bench: setup
 	$(BIN)/python -m benchmarks.fidelity --quick
 	$(BIN)/python -m benchmarks.overhead --quick
+	$(BIN)/python -m benchmarks.detect --quick
 
 format: setup
 	$(BIN)/ruff check --fix .
