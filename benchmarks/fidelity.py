@@ -178,7 +178,7 @@ def summary(results: dict[str, list[dict[str, Row]]]) -> dict[str, dict[str, dic
 
 def settings_for(model: str, quick: bool, images: int) -> list[Setting]:
     if quick:
-        return [Setting(model, "ddim", 20, 1.5 if model == "digits" else 3.0, images)]
+        return [Setting(model, "ddim", 15, 1.5 if model == "digits" else 3.0, images)]
     grid = [
         ("ddim", 30, 1.0),
         ("ddim", 30, 3.0),
@@ -195,11 +195,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one setting a model, M = 32")
     parser.add_argument("--models", nargs="+", default=["digits", "emoji"])
     parser.add_argument("--members", type=int, help="members of the truth (64; quick: 32)")
-    parser.add_argument("--images", type=int, help="images a setting (32; quick: 8)")
+    parser.add_argument("--images", type=int, help="images a setting (32; quick: 6)")
     parser.add_argument("--output", type=Path, help="also write every figure to this JSON file")
     arguments = parser.parse_args()
     members = arguments.members or (32 if arguments.quick else 64)
-    images = arguments.images or (8 if arguments.quick else 32)
+    images = arguments.images or (6 if arguments.quick else 32)
     results: dict[str, list[dict[str, Row]]] = {}
     details = []
     for model in arguments.models:
