@@ -80,7 +80,7 @@ def test_a_saved_posterior_is_read_back(scene, laplace):
 
 
 def test_files_are_written_to_their_folder_only(scene, laplace):
-    for name in ("../mine", "/tmp/mine", ""):
+    for name in ("../mine", "/elsewhere/mine", ""):
         with pytest.raises(ValueError, match="models/laplace"):
             scene.host.call("BayesDiffSaveLaplace", laplace=laplace, filename=name)
 
