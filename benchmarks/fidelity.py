@@ -1,11 +1,13 @@
 """How close each method comes to the true posterior spread, and what it costs.
 
-    python -m benchmarks.fidelity [--quick] [--models digits emoji] [--members 64] [--images 32]
+    python -m benchmarks.fidelity [--quick] [--models digits emoji letters] [--members 64]
+                                  [--images 16] [--batches 2] [--output docs/fidelity]
 
-The truth is brute force: `--members` whole runs with weights from the posterior (T1). Every figure
-is a mean over images with its 95% bootstrap interval. `partial` is the rank correlation once image
-content is regressed out; a method that does not beat the free baselines there has found nothing.
-The last line is JSON.
+The truth is brute force: `--members` whole runs with weights from the posterior (T1). A cell is a
+model, a sampler and a guidance scale; its batches differ in noise, labels and all weight draws.
+Every figure is a mean over images with its 95% bootstrap interval. `partial` is the rank
+correlation once image content is regressed out; a method that does not beat the free baselines
+there has found nothing. Truths are cached, so a second run is quick. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -14,20 +16,47 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, UnsupportedSolverError
-from bayesdiff_core.process import SolverProcess
 
 from .baselines import free_maps
+from .memory import peak_bytes
 from .metrics import Interval, bootstrap, partial_spearman, pearson, spearman
 from .setting import Setting, cached
 
-__all__ = ["Row", "Truth", "measure", "methods", "truth_for"]
+__all__ = ["Cell", "Row", "Truth", "measure", "methods", "truth_for"]
+
+MODELS = ("digits", "emoji", "letters")
+
+GRID = (
+    ("ddim", 30, 1.0),
+    ("ddim", 30, 3.0),
+    ("dpmpp_2m", 15, 3.0),
+    ("ddpm", 30, 3.0),
+    ("dpmpp_2m", 15, 1.0),
+    ("ddpm", 30, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Batches of one model, sampler and guidance scale; they differ in their seed alone."""
+
+    batches: tuple[Setting, ...]
+
+    @property
+    def setting(self) -> Setting:
+        return self.batches[0]
+
+    @property
+    def images(self) -> int:
+        return sum(batch.count for batch in self.batches)
 
 
 @dataclass(frozen=True)
@@ -49,18 +78,25 @@ class Truth:
         half = compare(*self.halves).mean().clamp(min=0)
         return (2 * half / (1 + half)).sqrt().item()
 
+    @property
+    def ceilings(self) -> tuple[float, float]:
+        """Of Spearman and of partial Spearman."""
+        images = self.images
+        return self.ceiling(spearman), self.ceiling(lambda a, b: partial_spearman(a, b, images))
+
 
 @dataclass(frozen=True)
 class Row:
-    """One method in one setting."""
+    """One method in one cell; time and memory are ratios to plain sampling."""
 
     spearman: Interval
     partial: Interval
     pearson: Interval
     std_ratio: float
     image_rank: float
-    cost: float
-    seconds_ratio: float
+    cost: float = 0.0
+    seconds_ratio: float = 1.0
+    memory_ratio: float = 1.0
 
 
 def methods(quick: bool) -> dict[str, Method]:
@@ -73,19 +109,27 @@ def methods(quick: bool) -> dict[str, Method]:
     return table
 
 
-def truth_for(setting: Setting, members: int) -> Truth:
-    """Two halves of `members` / 2 runs each, from the cache where they were computed before."""
+def truth_for(cell: Cell, members: int) -> Truth:
+    """All batches' truth, in two halves of `members` / 2 runs each; cached batch by batch."""
+    stored = [batch_truth(setting, members) for setting in cell.batches]
+    first, second, images = (
+        torch.cat([truth[name] for truth in stored]) for name in ("first", "second", "images")
+    )
+    return Truth((first, second), images)
+
+
+def batch_truth(setting: Setting, members: int) -> dict[str, Tensor]:
     posterior = setting.posterior
+    seeds = (2 * setting.seed + 1001, 2 * setting.seed + 1002)
 
     def compute() -> dict[str, Tensor]:
         process = setting.process()
-        results = [Ensemble(members // 2, seed=s).sample(process, posterior) for s in (1, 2)]
+        results = [Ensemble(members // 2, seed=s).sample(process, posterior) for s in seeds]
         first, second = (per_pixel_std(result.variance) for result in results)
         return {"first": first, "second": second, "images": results[0].latent}
 
     identity = (setting, posterior.fingerprint, posterior.prior_precision, members)
-    stored = cached(f"truth 1 {identity}", compute)
-    return Truth((stored["first"], stored["second"]), stored["images"])
+    return cached(f"truth 2 {identity}", compute)
 
 
 def per_pixel_std(variance: Tensor) -> Tensor:
@@ -93,26 +137,46 @@ def per_pixel_std(variance: Tensor) -> Tensor:
     return variance.mean(1).sqrt()
 
 
-def measure(setting: Setting, table: dict[str, Method], truth: Truth) -> dict[str, Row]:
-    """Every method and every free baseline against the truth of one setting."""
-    posterior, rows = setting.posterior, {}
-    free, _ = timed(lambda: free_maps(setting.process()))
-    setting.process().sample()
-    _, plain_seconds = timed(lambda: setting.process().sample())
+def measure(cell: Cell, table: dict[str, Method], truth: Truth) -> dict[str, Row]:
+    """Every method and every free baseline against the truth of one cell."""
+    cell.setting.process().sample()
+    plain = sum(timed(batch.process().sample)[1] for batch in cell.batches)
+    plain_memory = memory_of(cell.setting, None)
+    rows = {}
     for name, method in table.items():
         try:
-            result, seconds = timed(lambda m=method: run(m, setting.process(), posterior))
+            maps, cost, seconds = run(method, cell)
         except UnsupportedSolverError:
             continue
-        cost = result.cost / setting.steps
-        rows[name] = compare(per_pixel_std(result.variance), truth, cost, seconds / plain_seconds)
-    for name, values in free.items():
-        rows[name] = compare(values, truth, 0.0, 1.0, scaled=False)
+        memory = memory_of(cell.setting, method) / plain_memory
+        rows[name] = compare(
+            maps, truth, cost=cost, seconds_ratio=seconds / plain, memory_ratio=memory
+        )
+    batches = [free_maps(batch.process()) for batch in cell.batches]
+    for name in batches[0]:
+        maps = torch.cat([free[name] for free in batches])
+        rows[name] = replace(compare(maps, truth), std_ratio=float("nan"))
     return rows
 
 
-def run(method: Method, process: SolverProcess, posterior: LaplacePosterior):  # type: ignore[no-untyped-def]
-    return method.sample(process, posterior)
+def run(method: Method, cell: Cell) -> tuple[Tensor, float, float]:
+    """Std maps (B, H, W) of all batches, extra evaluations per step, and seconds."""
+    maps, seconds, cost = [], 0.0, 0.0
+    for setting in cell.batches:
+        seeded: Any = replace(method, seed=method.seed + setting.seed)  # type: ignore[type-var, attr-defined]
+        result, elapsed = timed(lambda s=setting, m=seeded: m.sample(s.process(), s.posterior))
+        maps.append(per_pixel_std(result.variance))
+        seconds += elapsed
+        cost = result.cost / setting.steps
+    return torch.cat(maps), cost, seconds
+
+
+def memory_of(setting: Setting, method: Method | None) -> int:
+    """Peak bytes of sampling four images; the number of steps hardly matters."""
+    small = replace(setting, count=4)
+    if method is None:
+        return peak_bytes(small.process().sample)
+    return peak_bytes(lambda: method.sample(small.process(), small.posterior))
 
 
 def timed(work):  # type: ignore[no-untyped-def]
@@ -120,10 +184,8 @@ def timed(work):  # type: ignore[no-untyped-def]
     return work(), time.perf_counter() - start
 
 
-def compare(
-    values: Tensor, truth: Truth, cost: float, seconds_ratio: float, scaled: bool = True
-) -> Row:
-    """Figures of one map (B, H, W); `scaled` is False where its unit is not a std."""
+def compare(values: Tensor, truth: Truth, **costs: float) -> Row:
+    """Figures of a map (B, H, W) of every image."""
     std = truth.std
     ratio = (values.flatten(1) / std.flatten(1).clamp(min=1e-12)).median(1).values.mean()
     rank = spearman(values.flatten(1).mean(1)[None], std.flatten(1).mean(1)[None])
@@ -131,38 +193,37 @@ def compare(
         spearman=bootstrap(spearman(values, std)),
         partial=bootstrap(partial_spearman(values, std, truth.images)),
         pearson=bootstrap(pearson(values, std)),
-        std_ratio=ratio.item() if scaled else float("nan"),
+        std_ratio=ratio.item(),
         image_rank=rank.item(),
-        cost=cost,
-        seconds_ratio=seconds_ratio,
+        **costs,
     )
 
 
-def print_table(setting: Setting, truth: Truth, rows: dict[str, Row]) -> None:
-    ceiling = truth.ceiling(spearman)
-    partial = truth.ceiling(lambda a, b: partial_spearman(a, b, truth.images))
-    print(f"\n{setting}: {setting.count} images; ceiling {ceiling:.3f}, partial {partial:.3f}")
+def print_table(cell: Cell, truth: Truth, rows: dict[str, Row]) -> None:
+    ceiling, partial = truth.ceilings
+    print(f"\n{cell.setting}: {cell.images} images; ceiling {ceiling:.3f}, partial {partial:.3f}")
     print(
-        f"{'method':<26} {'cost':>6} {'time':>6} {'spearman':>22} {'partial':>24} "
+        f"{'method':<26} {'cost':>6} {'time':>6} {'memory':>6} {'spearman':>22} {'partial':>24} "
         f"{'pearson':>8} {'ratio':>6} {'rank':>6}"
     )
     for name, row in rows.items():
         ratio = f"{row.std_ratio:6.2f}" if row.std_ratio == row.std_ratio else "     -"
         print(
-            f"{name:<26} {row.cost:6.2f} {row.seconds_ratio:6.2f} {row.spearman!s:>22} "
-            f"{row.partial!s:>24} {row.pearson.mean:8.3f} {ratio} {row.image_rank:6.2f}",
+            f"{name:<26} {row.cost:6.2f} {row.seconds_ratio:6.2f} {row.memory_ratio:6.1f} "
+            f"{row.spearman!s:>22} {row.partial!s:>24} {row.pearson.mean:8.3f} {ratio} "
+            f"{row.image_rank:6.2f}",
             flush=True,
         )
 
 
 def summary(results: dict[str, list[dict[str, Row]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Means over the settings of a model, in the benchmark's JSON form."""
+    """Means over the cells of a model, in the benchmark's JSON form."""
     out: dict[str, dict[str, dict[str, float]]] = {}
-    for model, settings in results.items():
-        names = dict.fromkeys(name for rows in settings for name in rows)
+    for model, cells in results.items():
+        names = dict.fromkeys(name for rows in cells for name in rows)
         out[model] = {}
         for name in names:
-            found = [rows[name] for rows in settings if name in rows]
+            found = [rows[name] for rows in cells if name in rows]
             figures = {
                 "spearman": [row.spearman.mean for row in found],
                 "partial": [row.partial.mean for row in found],
@@ -176,50 +237,60 @@ def summary(results: dict[str, list[dict[str, Row]]]) -> dict[str, dict[str, dic
     return out
 
 
-def settings_for(model: str, quick: bool, images: int) -> list[Setting]:
+def cells_for(model: str, quick: bool, images: int, batches: int) -> list[Cell]:
+    """The cells of a model; seeds differ between all batches of all cells."""
     if quick:
-        return [Setting(model, "ddim", 15, 1.5 if model == "digits" else 3.0, images)]
-    grid = [
-        ("ddim", 30, 1.0),
-        ("ddim", 30, 3.0),
-        ("dpmpp_2m", 15, 3.0),
-        ("ddpm", 30, 3.0),
-        ("dpmpp_2m", 15, 1.0),
-        ("ddpm", 30, 1.0),
+        return [Cell((Setting(model, "ddim", 15, 1.5 if model == "digits" else 3.0, images),))]
+    return [
+        Cell(
+            tuple(
+                Setting(model, *point, images, 1000 + index * 10 + batch)
+                for batch in range(batches)
+            )
+        )
+        for index, point in enumerate(GRID)
     ]
-    return [Setting(model, *cell, images, seed) for seed, cell in enumerate(grid)]
+
+
+def as_json(cell: Cell, truth: Truth, rows: dict[str, Row]) -> dict[str, Any]:
+    ceiling, partial_ceiling = truth.ceilings
+    setting = asdict(cell.setting) | {"count": cell.images, "batches": len(cell.batches)}
+    return {
+        "setting": setting,
+        "ceiling": ceiling,
+        "partial_ceiling": partial_ceiling,
+        "rows": {name: asdict(row) for name, row in rows.items()},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one setting a model, M = 32")
-    parser.add_argument("--models", nargs="+", default=["digits", "emoji"])
+    parser.add_argument("--quick", action="store_true", help="one cell a model, M = 32")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--members", type=int, help="members of the truth (64; quick: 32)")
-    parser.add_argument("--images", type=int, help="images a setting (32; quick: 6)")
-    parser.add_argument("--output", type=Path, help="also write every figure to this JSON file")
+    parser.add_argument("--images", type=int, help="images a batch (16; quick: 6)")
+    parser.add_argument("--batches", type=int, default=2, help="batches a cell (2; quick: 1)")
+    parser.add_argument("--cells", type=int, nargs="+", help="which cells of the grid, from 0")
+    parser.add_argument("--output", type=Path, help="folder for one JSON file a model")
     arguments = parser.parse_args()
     members = arguments.members or (32 if arguments.quick else 64)
-    images = arguments.images or (6 if arguments.quick else 32)
+    images = arguments.images or (6 if arguments.quick else 16)
     results: dict[str, list[dict[str, Row]]] = {}
-    details = []
     for model in arguments.models:
-        for setting in settings_for(model, arguments.quick, images):
-            truth = truth_for(setting, members)
-            rows = measure(setting, methods(arguments.quick), truth)
-            print_table(setting, truth, rows)
+        cells = cells_for(model, arguments.quick, images, arguments.batches)
+        details = []
+        for index, cell in enumerate(cells):
+            if arguments.cells is not None and index not in arguments.cells:
+                continue
+            truth = truth_for(cell, members)
+            rows = measure(cell, methods(arguments.quick), truth)
+            print_table(cell, truth, rows)
             results.setdefault(model, []).append(rows)
-            details.append(
-                {
-                    "setting": asdict(setting),
-                    "ceiling": truth.ceiling(spearman),
-                    "partial_ceiling": truth.ceiling(
-                        lambda a, b, images=truth.images: partial_spearman(a, b, images)
-                    ),
-                    "rows": {name: asdict(row) for name, row in rows.items()},
-                }
-            )
+            details.append(as_json(cell, truth, rows))
             if arguments.output:
-                arguments.output.write_text(json.dumps(details, indent=1))
+                arguments.output.mkdir(parents=True, exist_ok=True)
+                path = arguments.output / f"{model}.json"
+                path.write_text(json.dumps(details, indent=1) + "\n")
     print(json.dumps({"benchmark": "fidelity", "models": summary(results)}))
 
 

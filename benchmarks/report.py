@@ -38,16 +38,17 @@ def table(cell: dict[str, Any]) -> str:
     lines = [
         f"### {title(setting)}",
         "",
-        f"{setting['count']} images. Ceiling: Spearman {cell['ceiling']:.3f}, partial "
-        f"{cell['partial_ceiling']:.3f}.",
+        f"{setting['count']} images in {setting['batches']} batches. Ceiling: Spearman "
+        f"{cell['ceiling']:.3f}, partial {cell['partial_ceiling']:.3f}.",
         "",
-        "| method | extra cost | time | Spearman | partial Spearman | Pearson | std ratio "
-        "| image rank |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | extra cost | time | memory | Spearman | partial Spearman | Pearson "
+        "| std ratio | image rank |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in cell["rows"].items():
         lines.append(
             f"| {name} | {row['cost']:.2f} | {row['seconds_ratio']:.2f} "
+            f"| {row['memory_ratio']:.1f} "
             f"| {interval(row['spearman'])} | {interval(row['partial'])} "
             f"| {row['pearson']['mean']:.3f} | {number(row['std_ratio'])} "
             f"| {row['image_rank']:.2f} |"
