@@ -35,6 +35,8 @@ class BenchmarkModel:
     shape: tuple[int, ...]
     label_count: int
     classes: int
+    shift: float
+    """Of the noise schedule the model is sampled with."""
 
     def labels(self, count: int, seed: int) -> Tensor:
         """Random labels (count, L)."""
@@ -70,7 +72,7 @@ class Setting:
             SAMPLERS[self.sampler],
             model.denoiser(labels, self.guidance_scale),
             x,
-            flow_sigmas(self.steps),
+            flow_sigmas(self.steps, model.shift),
             name=self.sampler,
             noise=lambda: torch.randn(x.shape, generator=generator),
             observers=observers,
@@ -89,7 +91,13 @@ def load_benchmark_model(name: str) -> BenchmarkModel:
     flow = FlowModel(network, config.sample_shape, labels)
     sums = flow.fit(own_samples(flow, config), torch.Generator().manual_seed(0), draws=4)
     return BenchmarkModel(
-        name, flow, flow.posterior(sums), config.sample_shape, config.n_labels, config.null_label
+        name,
+        flow,
+        flow.posterior(sums),
+        config.sample_shape,
+        config.n_labels,
+        config.null_label,
+        config.shift,
     )
 
 
@@ -100,7 +108,7 @@ def own_samples(flow: FlowModel, config) -> Iterator[tuple[Tensor, Tensor]]:  # 
         labels = torch.randint(config.null_label, (64, config.n_labels), generator=generator)
         x = torch.randn(64, *config.sample_shape, generator=generator)
         denoiser = FlowDenoiser(flow, labels)
-        process = SolverProcess(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20))
+        process = SolverProcess(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20, config.shift))
         yield process.sample(), labels
 
 

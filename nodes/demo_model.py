@@ -1,7 +1,6 @@
 from comfy_api.latest import io
 
-from ..demo.bundle import load_model
-from .host.demo import pixel_vae, wrap_network
+from .host.demo import load_demo
 from .types import CATEGORY
 
 
@@ -13,15 +12,18 @@ class DemoModel(io.ComfyNode):
             display_name="BayesDiff Demo Model",
             category=f"{CATEGORY}/demo",
             description=(
-                "A small diffusion model that comes with the extension: nothing to download. Its "
-                "latent is the picture itself."
+                "A small diffusion model that comes with the extension: nothing to download. The "
+                "latent of digits and emoji is the picture itself; letters has a real VAE."
             ),
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=["digits", "emoji"],
+                    options=["digits", "emoji", "letters"],
                     default="digits",
-                    tooltip="digits: scenes of 2x2 handwritten digits. emoji: by category.",
+                    tooltip=(
+                        "digits: scenes of 2x2 handwritten digits. emoji: by category. letters: "
+                        "scenes of 2x2 capitals, made in latent space like a large model's."
+                    ),
                 )
             ],
             outputs=[io.Model.Output(), io.Vae.Output()],
@@ -29,5 +31,4 @@ class DemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, name) -> io.NodeOutput:
-        network, config = load_model(name)
-        return io.NodeOutput(wrap_network(network), pixel_vae(config.channels))
+        return io.NodeOutput(*load_demo(name))

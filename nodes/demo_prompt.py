@@ -1,7 +1,7 @@
 import torch
 from comfy_api.latest import io
 
-from .host.demo import demo_config
+from .host.demo import demo_config, labels_conditioning
 from .types import CATEGORY
 
 
@@ -21,8 +21,8 @@ class DemoPrompt(io.ComfyNode):
                     multiline=True,
                     tooltip=(
                         "digits: four digits, row by row, such as 3 1 4 1. emoji: a category. "
-                        "Several lines are a batch with one image each. Leave it empty for the "
-                        "negative conditioning."
+                        "letters: four capitals, such as B A K E. Several lines are a batch with "
+                        "one image each. Leave it empty for the negative conditioning."
                     ),
                 ),
             ],
@@ -33,17 +33,17 @@ class DemoPrompt(io.ComfyNode):
     def execute(cls, model, text) -> io.NodeOutput:
         scene = demo_config(model)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        codes = [line_codes(line, scene.class_names, scene.n_labels) for line in lines]
-        codes = codes or [[0] * scene.n_labels]
-        return io.NodeOutput([[torch.tensor(codes, dtype=torch.float32)[..., None], {}]])
+        labels = [line_labels(line, scene.class_names, scene.n_labels) for line in lines]
+        labels = labels or [[scene.null_label] * scene.n_labels]
+        return io.NodeOutput(labels_conditioning(scene, torch.tensor(labels)))
 
 
-def line_codes(line: str, names: tuple[str, ...], count: int) -> list[int]:
-    """1 + label for every word of a line; 0 stands for no label."""
+def line_labels(line: str, names: tuple[str, ...], count: int) -> list[int]:
+    """The label of every word of a line."""
     words = [line] if count == 1 else line.split()
     known = {name.casefold(): place for place, name in enumerate(names)}
     if len(words) != count or not all(word.casefold() in known for word in words):
         raise ValueError(
             f"'{line}' is no prompt of this model. Write {count} of: {', '.join(names)}."
         )
-    return [1 + known[word.casefold()] for word in words]
+    return [known[word.casefold()] for word in words]

@@ -1,7 +1,12 @@
-"""The bundled networks as models of the host, with a latent that is the picture itself."""
+"""The bundled networks as models of the host.
+
+`digits` and `emoji` are networks of this project's own, wrapped, with a latent that is the picture
+itself. `letters` has the layout of an architecture of the host and comes in through its loaders.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import comfy.conds
@@ -11,12 +16,24 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models_base
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from ...demo.bundle import load_config, load_model, weights_path
 from ...demo.network import SceneConfig, SceneUNet
+from ...demo.scene import Scene
+from ...demo.transformer import TransformerConfig, label_codes
 
-__all__ = ["demo_config", "pixel_vae", "wrap_network"]
+__all__ = [
+    "demo_config",
+    "labels_conditioning",
+    "load_demo",
+    "load_transformer",
+    "load_vae",
+    "pixel_vae",
+    "wrap_network",
+]
 
 
 class PixelFormat(comfy.latent_formats.LatentFormat):
@@ -79,14 +96,48 @@ def wrap_network(network: SceneUNet) -> comfy.model_patcher.ModelPatcher:
     return comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload_device)
 
 
-def demo_config(model: Any) -> SceneConfig:
+def load_demo(name: str) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.VAE]:
+    """MODEL and VAE of the bundled model `name`."""
+    if name == "letters":
+        return load_transformer(weights_path(name)), load_vae(weights_path(f"{name}_vae"))
+    network, config = load_model(name)
+    return wrap_network(network), pixel_vae(config.channels)
+
+
+def load_transformer(path: Path) -> comfy.model_patcher.ModelPatcher:
+    """MODEL of a file of `demo.transformer`, by the loader of the node "Load Diffusion Model"."""
+    return comfy.sd.load_diffusion_model(str(path))
+
+
+def load_vae(path: Path) -> comfy.sd.VAE:
+    """VAE of a file of `demo.autoencoder`, by the loader of the node "Load VAE"."""
+    return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
+
+
+def demo_config(model: Any) -> Scene:
     """Shape and labels of a bundled model. Raises ValueError for any other MODEL."""
-    if not isinstance(model.model, DemoModel):
-        raise ValueError(
-            "This node belongs to the bundled models; connect BayesDiffDemoModel to it. Other "
-            "models have prompts and latents of their own."
-        )
-    return model.model.scene
+    if isinstance(model.model, DemoModel):
+        return model.model.scene
+    if isinstance(model.model, comfy.model_base.SD3):
+        config = load_config("letters")
+        if model.model.model_config.unet_config.get("adm_in_channels") == config.code_width:
+            return config
+    raise ValueError(
+        "This node belongs to the bundled models; connect BayesDiffDemoModel to it. Other "
+        "models have prompts and latents of their own."
+    )
+
+
+def labels_conditioning(scene: Scene, labels: Tensor) -> list[Any]:
+    """CONDITIONING of labels (B, n_labels) for a bundled model.
+
+    In both forms zeros stand for "none", so the host's zeroed conditioning is the empty prompt.
+    """
+    if isinstance(scene, TransformerConfig):
+        codes = label_codes(labels, scene)
+        return [[codes, {"pooled_output": codes.sum(dim=1)}]]
+    codes = torch.where(labels == scene.null_label, 0, labels + 1)
+    return [[codes.float()[..., None], {}]]
 
 
 class GreyPixels(nn.Module):
