@@ -79,9 +79,9 @@ RECIPES = {
             class_names=LETTERS,
             depth=2,
         ),
-        steps=3400,
+        steps=6600,
+        batch=32,
         time_shift=2.0,
-        ema=0.998,
     ),
 }
 

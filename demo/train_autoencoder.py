@@ -119,13 +119,13 @@ def train(steps: int) -> None:
 
 @torch.no_grad()
 def settled(average: Standardised, generator: torch.Generator) -> Standardised:
-    """The averaged weights with the mean and variance of whole scenes' latents."""
+    """The averaged weights with the mean and variance of many crops' latents."""
     average.norm.reset_running_stats()
     average.norm.momentum = None  # a plain mean over the batches
     average.norm.train()
-    for _ in range(4):
-        scenes, _ = letter_batches()(16, generator)
-        average.norm(average.autoencoder.encode(scenes))
+    for _ in range(8):
+        scenes, _ = letter_batches()(64, generator)
+        average.norm(average.autoencoder.encode(crop(scenes, CROP, generator)))
     return average
 
 
