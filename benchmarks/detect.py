@@ -1,149 +1,418 @@
 """Which signal finds what is malformed.
 
-    python -m benchmarks.detect [--quick] [--scenes 1024] [--scale 1.0 1.5]
+    python -m benchmarks.detect [--quick] [--sections choice digits costly digits-cfg1.5 emoji
+                                 letters consistency] [--output docs/evidence/detect.json]
 
-Scenes of the digits model have four places that can go wrong; the oracle, which saw real digits
-only, says which did. A signal's score of a quadrant is the mean of its map there, or the mean of
-the highest tenth. AUROC: the probability that a malformed quadrant scores above a good one. top-1:
-how often the only malformed quadrant of a scene has the highest score of the four (chance 0.25).
-The last line is JSON.
+Scenes of the digits and of the letters model have four places that can go wrong, an emoji is
+judged whole; the truth is an oracle's (see `benchmarks.judges`). A signal's score of a region is
+the mean of its map there, or the mean of the highest tenth. AUROC: the probability that a
+malformed region scores above a good one. top-1: how often the only malformed region of a scene has
+the highest score of the four (chance 0.25). The section `choice` measures the same signals on
+other scenes: whatever is chosen by looking is chosen there. Results are written as sections
+finish, and runs are cached. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bayesdiff_core.methods import PRESETS
-from bayesdiff_core.signals import CONTRAST_LEVELS, TrajectoryVariance, contrast
-from demo.oracle import accepted_quadrants, load_oracle, quadrants
+from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, Tangent
+from bayesdiff_core.signals import CONTRAST_LEVELS
+from bayesdiff_core.uncertainty import posterior_signal
 
-from .baselines import total_variation
-from .metrics import Interval, auroc
+from .filtering import DROPPED, RANDOM_DROPS, Filter, PrincipalAxes
+from .judges import FARTHEST, Judge, load_judge
+from .metrics import Interval, spearman
+from .scenes import CHUNK, STEPS, benchmark_model, chunks, sample_scenes
 from .setting import Setting
+from .signals import (
+    HIGH_LEVELS,
+    LEVEL_SETS,
+    contrast_maps,
+    free_maps,
+    posterior_maps,
+    trajectory_maps,
+)
+from .table import Table
 
-__all__ = ["Scenes", "figures", "sample_scenes"]
+__all__ = ["SECTIONS", "Plan", "main"]
 
-CHUNK = 32
-STEPS = 30
+ARTIFACT = "contrast"
+"""What the product's `artifact` stands for where the model takes a prompt."""
+
+CALLS = {
+    "artifact": 8, "contrast": 8, "contrast, wrong prompts": 8, "contrast, none and wrong": 12,
+    "contrast, two draws": 16, "contrast, last layer's part": 8, "|cond - uncond|": 1,
+    "|cond - uncond|, four levels": 8, "error with the prompt alone": 4,
+    **{f"contrast, level {t:g} alone": 2 for t in (*CONTRAST_LEVELS, *HIGH_LEVELS)},
+    **{f"contrast, window radius {radius}": 8 for radius in (0, 4)},
+    **{name: 2 * len(levels) for name, levels in LEVEL_SETS.items()},
+}  # fmt: skip
+"""Network calls of one side beyond the run itself; the other signals below cost none."""
+
+EVALUATIONS = {
+    "posterior": 15,
+    "ensemble M=5": 150,
+    "bayesdiff S=10": 290,
+    "bayesdiff, skip 5": 50,
+}
+"""Guided evaluations beyond the run itself, of 30 steps."""
+
+WEIGHTS = (0.25, 0.5, 1.0)
 
 
-class Scenes:
-    """Scores (N, 4) of every quadrant by signal and pooling, and which are bad (N, 4)."""
+@dataclass(frozen=True)
+class Plan:
+    """What a section measures; `variants` and `posterior` on the first so many of its scenes."""
 
-    def __init__(self) -> None:
-        self.bad: list[Tensor] = []
-        self.scores: dict[tuple[str, str], list[Tensor]] = {}
+    model: str
+    guidance_scale: float
+    first_seed: int
+    scenes: int
+    variants: int = 0
+    posterior: int = 0
+    filtering: bool = False
 
-    def add(self, maps: dict[str, Tensor], bad: Tensor) -> None:
-        self.bad.append(bad)
-        for name, values in maps.items():
-            parts = quadrants(values[:, None]).flatten(2)
-            count = round(parts.shape[-1] / 10)
-            self.scores.setdefault((name, "mean"), []).append(parts.mean(-1))
-            top = parts.topk(count, -1).values.mean(-1)
-            self.scores.setdefault((name, "top10"), []).append(top)
+    def settings(self, count: int | None = None) -> Iterator[Setting]:
+        count = self.scenes if count is None else min(count, self.scenes)
+        return chunks(self.model, self.guidance_scale, count, self.first_seed)
 
 
-def sample_scenes(count: int, guidance_scale: float, first_seed: int = 100) -> Scenes:
-    """Sample `count` scenes and judge them, a chunk at a time."""
-    oracle, scenes = load_oracle("digits"), Scenes()
-    for chunk in range(-(-count // CHUNK)):
-        size = min(CHUNK, count - chunk * CHUNK)
-        setting = Setting("digits", "ddim", STEPS, guidance_scale, size, first_seed + chunk)
-        trajectory = TrajectoryVariance(STEPS)
-        process = setting.process((trajectory,))
-        result = PRESETS["balanced"].sample(process, setting.posterior)
-        denoiser, latent = process.denoiser, result.latent
-        grey = latent.mean(1)
-        maps = {
-            "posterior": result.variance.mean(1).sqrt(),
-            "trajectory": trajectory.map(),
-            "contrast": contrast(
-                denoiser.conditional,
-                denoiser.unconditional,
-                latent,
-                lambda sigma, noise, clean: (1 - sigma) * clean + sigma * noise,
-                [torch.tensor(t) for t in CONTRAST_LEVELS],
-                torch.Generator().manual_seed(setting.seed),
-            ),
-            "total variation": total_variation(latent),
-            "intensity": grey,
-            "mid-grey": 1 - grey.square(),
+SECTIONS = {
+    "choice": Plan("digits", 1.0, 4000, 320, variants=320, posterior=320),
+    "digits": Plan("digits", 1.0, 5000, 1024, variants=512, posterior=1024, filtering=True),
+    "digits-cfg1.5": Plan("digits", 1.5, 6000, 1024, posterior=256),
+    "emoji": Plan("emoji", 3.0, 7000, 256, variants=256, posterior=256),
+    "letters": Plan("letters", 1.0, 8000, 256, variants=256, posterior=256, filtering=True),
+}
+QUICK = Plan("digits", 1.0, 5000, 128, posterior=128)
+COSTLY = Plan("digits", 1.0, 5000, 256)
+COUNTS = {"ensemble M=5": 128, "bayesdiff S=10": 128, "bayesdiff, skip 5": 256}
+"""Scenes of the costly methods, which are run on the first ones of the section `digits`."""
+CONSISTENCY = Plan("digits", 1.0, 9000, 48)
+
+Report = Callable[[str], None]
+
+
+def measure(plan: Plan, report: Report) -> dict[str, Any]:
+    """Figures of every signal of a plan, and of filtering where it asks for that."""
+    judge = load_judge(plan.model)
+    main, variants, posterior = tables = [Table(judge) for _ in range(3)]
+    features, distances = [], []
+    for done, setting in enumerate(plan.settings()):
+        wanted = [done * CHUNK < count for count in (plan.scenes, plan.variants, plan.posterior)]
+        scenes = sample_scenes(setting, wanted[2])
+        probability = judge.probability(scenes.latent, scenes.labels)
+        features.append(judge.features(scenes.latent))
+        distances.append(judge.distance(features[-1]))
+        contrasts = contrast_maps(scenes, wanted[1])
+        reference = {ARTIFACT: contrasts[ARTIFACT]}
+        main.add_maps({"artifact": contrasts[ARTIFACT], **reference})
+        main.add_maps({**trajectory_maps(scenes), **free_maps(scenes)})
+        main.add_scores("oracle", 1 - probability)
+        if wanted[1]:
+            variants.add_maps(contrasts)
+            variants.add_maps({"trajectory": trajectory_maps(scenes)["trajectory"]})
+        if wanted[2]:
+            posterior.add_maps({**reference, **posterior_maps(scenes)})
+        for table, add in zip(tables, wanted, strict=True):
+            if add:
+                table.add_truth(category=probability <= 0.5)
+        report(f"{plan.model} cfg {plan.guidance_scale:g}: chunk {done + 1}")
+    if judge.regions == 1:
+        add_neighbours(tables, torch.cat(distances))
+    add_combinations(*tables)
+    found = section(plan, [(table, False) for table in tables])
+    if plan.filtering:
+        axes, rows = filtering_axes(judge)
+        pictures = Filter(
+            main.truth("category"), torch.cat(features), judge.real_features[0], axes
+        )
+        scores = {
+            name: table.score(name, "image")
+            for table in tables
+            for name in table.names
+            if name in FILTERS and len(table.truth("category")) == plan.scenes
         }
-        scenes.add(maps, ~accepted_quadrants(oracle, latent, denoiser.labels))
-    return scenes
+        rows["plain"] = filter_rows(pictures, scores, oracle_score(main))
+        found["filtering"] = rows
+    return found
 
 
-def figures(scenes: Scenes) -> dict[str, dict[str, Interval]]:
-    """AUROC by both poolings and top-1 of every signal, with intervals over scenes."""
-    bad = torch.cat(scenes.bad)
-    names = dict.fromkeys(name for name, _ in scenes.scores)
-    result = {}
-    for name in names:
-        mean, top = (torch.cat(scenes.scores[name, pooling]) for pooling in ("mean", "top10"))
-        result[name] = {
-            "auroc": over_scenes(auroc, mean, bad),
-            "auroc_top10": over_scenes(auroc, top, bad),
-            "top1": over_scenes(top1, top, bad),
+def section(plan: Plan, tables: list[tuple[Table, bool]]) -> dict[str, Any]:
+    """Figures of tables, by truth; the first table's scenes describe the section.
+
+    The flag is set where the pictures are the method's own: the published recursion perturbs
+    the run.
+    """
+    found: dict[str, Any] = {"setting": asdict(plan), "steps": STEPS, "truths": {}}
+    for truth in tables[0][0].malformed:
+        bad = tables[0][0].truth(truth)
+        signals: dict[str, Any] = {}
+        for table, own in tables:
+            for name in table.names:
+                if name not in signals and name != "oracle":
+                    signals[name] = row_of(table, name, truth, plan, own)
+        found["truths"][truth] = {
+            "scenes": len(bad),
+            "regions": bad.numel(),
+            "malformed": int(bad.sum()),
+            "scenes_with_one": int((bad.sum(1) == 1).sum()),
+            "signals": signals,
         }
-    return result
+    return found
 
 
-def top1(scores: Tensor, bad: Tensor) -> float:
-    """Share of the scenes with one malformed quadrant whose highest score is that quadrant's."""
-    single = bad.sum(1) == 1
-    hit = scores[single].argmax(1) == bad[single].int().argmax(1)
-    return hit.float().mean().item()
+def add_neighbours(tables: list[Table], distances: Tensor) -> None:
+    """The second truth of a weak oracle: the tenth of the pictures farthest from any real one."""
+    far = distances > distances.flatten().quantile(1 - FARTHEST)
+    for table in tables:
+        count = sum(len(bad) for bad in table.malformed.get("category", []))
+        if count:
+            table.add_truth(neighbours=far[:count])
 
 
-def over_scenes(figure, scores: Tensor, bad: Tensor, repetitions: int = 200) -> Interval:  # type: ignore[no-untyped-def]
-    """A figure with its 95% interval from resampled scenes."""
-    generator = torch.Generator().manual_seed(0)
-    values = []
-    for _ in range(repetitions):
-        index = torch.randint(len(bad), (len(bad),), generator=generator)
-        values.append(figure(scores[index], bad[index]))
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Interval(figure(scores, bad), float(low), float(high))
+def add_combinations(main: Table, variants: Table, posterior: Table) -> None:
+    """Sums of standardised scores; which weight is best is read off the section `choice`."""
+    for weight in WEIGHTS:
+        parts = {"contrast": 1.0, "trajectory": weight}
+        main.combine(f"contrast + {weight:g} trajectory", parts)
+    if variants.names:
+        parts = {"contrast": 1.0, "contrast, wrong prompts": 1.0, "trajectory": 0.5}
+        variants.combine("contrast + wrong prompts + 0.5 trajectory", parts)
+    if posterior.names:
+        parts = {"contrast": 1.0, "posterior": 0.5}
+        posterior.combine("contrast + 0.5 posterior", parts)
+
+
+def costly(plan: Plan, report: Report) -> dict[str, Any]:
+    """The ensemble and the published recursion, and filtering by the latter."""
+    judge = load_judge(plan.model)
+    methods = {"bayesdiff S=10": BayesDiff(10), "bayesdiff, skip 5": BayesDiff(10, 5)}
+    ensemble = Table(judge)
+    for setting in plan.settings(COUNTS["ensemble M=5"]):
+        add_ensemble(ensemble, judge, setting)
+        report("ensemble")
+    tables = [(ensemble, False)]
+    axes, rows = filtering_axes(judge)
+    for name, method in methods.items():
+        table, features = Table(judge), []
+        for setting in plan.settings(COUNTS[name]):
+            features.append(add_published(table, judge, setting, name, method))
+            report(name)
+        tables.append((table, True))
+        pictures = Filter(
+            table.truth("category"), torch.cat(features), judge.real_features[0], axes
+        )
+        scores = {name: table.score(name, "image")}
+        rows[f"{name}, its own pictures"] = filter_rows(pictures, scores, oracle_score(table))
+    return {**section(plan, tables), "filtering": rows}
+
+
+def add_ensemble(table: Table, judge: Judge, setting: Setting) -> None:
+    """Spread of five members by pixel, and by the oracle's features of every region.
+
+    The second stands for a semantic score in the space of an image encoder (Generative Uncertainty
+    in Diffusion Models, 2025). The oracle that judges is also the encoder here, which flatters it.
+    """
+    method = Ensemble(5, seed=setting.seed, keep_members=True)
+    result = method.sample(setting.process(), setting.posterior)
+    members = torch.stack([judge.features(m) for m in result.notes["members"]])
+    table.add_maps({"ensemble M=5": result.variance.mean(1).sqrt()})
+    table.add_scores("ensemble M=5, in the oracle's features", members.var(0).sum(-1).sqrt())
+    table.add_truth(category=judge.malformed(result.latent, labels_of(setting)))
+
+
+def add_published(
+    table: Table, judge: Judge, setting: Setting, name: str, method: BayesDiff
+) -> Tensor:
+    """The published recursion, judged on the pictures it makes, whose features are returned."""
+    result = replace(method, seed=setting.seed).sample(setting.process(), setting.posterior)
+    probability = judge.probability(result.latent, labels_of(setting))
+    table.add_maps({name: result.variance.mean(1).sqrt()})
+    table.add_scores("oracle", 1 - probability)
+    table.add_truth(category=probability <= 0.5)
+    return judge.features(result.latent)
+
+
+def labels_of(setting: Setting) -> Tensor:
+    return benchmark_model(setting.model).labels(setting.count, setting.seed)
+
+
+def row_of(table: Table, name: str, truth: str, plan: Plan, own: bool) -> dict[str, Any]:
+    bad = table.truth(truth)
+    row: dict[str, Any] = {
+        "scenes": len(bad),
+        "malformed": int(bad.sum()),
+        "own_pictures": own,
+        "cost": cost_of(name, plan.guidance_scale),
+    }
+    for key, interval in table.figures(name, truth, ARTIFACT).items():
+        row[key] = asdict(interval)
+    return row
+
+
+def cost_of(name: str, guidance_scale: float) -> float:
+    """Guided evaluations a step beyond the run itself; of a sum, that of its parts."""
+    sides = 1 if guidance_scale == 1 else 2
+    if name.startswith("contrast +"):
+        calls = 12 if "wrong" in name else 8
+        return (calls / sides + (15 if "posterior" in name else 0)) / STEPS
+    for key, evaluations in EVALUATIONS.items():
+        if name.startswith(key):
+            return evaluations / STEPS
+    return CALLS.get(name, 0) / sides / STEPS
+
+
+FILTERS = (
+    "artifact", "trajectory", "contrast + 0.5 trajectory", "posterior", "contrast + 0.5 posterior",
+    "total variation", "|cond - uncond|",
+)  # fmt: skip
+
+
+def filtering_axes(judge: Judge) -> tuple[PrincipalAxes, dict[str, Any]]:
+    """The axes in which distances are taken, and the distance of real parts to held-out ones."""
+    held_out, training = judge.real_features
+    axes = PrincipalAxes.of(training)
+    everything = Filter(
+        torch.zeros(len(training), 1, dtype=torch.bool), training[:, None], held_out, axes
+    ).keep(torch.arange(len(training)))
+    return axes, {
+        "axes": axes.axes.shape[1],
+        "dropped": DROPPED,
+        "random_drops": RANDOM_DROPS,
+        "real_to_real": everything.frechet,
+    }
+
+
+def oracle_score(table: Table) -> Tensor:
+    """(N,) the upper bound: malformed regions first, then the oracle's doubt."""
+    return table.truth("category").sum(1) + table.score("oracle", "mean").mean(1)
+
+
+def filter_rows(pictures: Filter, scores: dict[str, Tensor], oracle: Tensor) -> dict[str, Any]:
+    mean, deviation = pictures.at_random()
+    rows = {
+        "nothing dropped": asdict(pictures.keep(torch.arange(len(pictures.malformed)))),
+        "at random": {**asdict(mean), "deviation": asdict(deviation)},
+        **{name: asdict(pictures.by_score(values)) for name, values in scores.items()},
+        "oracle": asdict(pictures.by_score(oracle)),
+    }
+    return {"scenes": len(pictures.malformed), "kept": pictures.count, "rows": rows}
+
+
+def consistency(plan: Plan, report: Report) -> dict[str, Any]:
+    """Rank correlation of whole pictures' scores across skip intervals, and across presets.
+
+    `bayesdiff` draws at random, so its own repetition with another seed says what can be reached.
+    """
+    methods: dict[str, Method] = {f"bayesdiff, skip {k}": BayesDiff(10, k) for k in range(1, 7)}
+    methods["bayesdiff, skip 1, other seed"] = BayesDiff(10, 1, seed=1)
+    methods |= {f"tangent {name}": preset for name, preset in PRESETS.items()}
+    methods |= {f"tangent, {r} refreshes": Tangent(5, r) for r in (1, 2, 3, 4, 6)}
+    methods["tangent balanced, other seed"] = replace(PRESETS["balanced"], seed=1)
+    scores = {}
+    for name, method in methods.items():
+        found = []
+        for setting in plan.settings():
+            result = method.sample(setting.process(), setting.posterior)
+            found.append(posterior_signal(result.variance.sqrt()).scores)
+        scores[name] = torch.cat(found)
+        report(f"consistency: {name}")
+    values = torch.stack(list(scores.values()))
+    matrix = [[spearman(a[None], b[None]).item() for b in values] for a in values]
+    return {"scenes": plan.scenes, "methods": list(scores), "matrix": matrix}
+
+
+def print_section(found: dict[str, Any]) -> None:
+    plan = found["setting"]
+    for truth, table in found["truths"].items():
+        print(
+            f"\n{plan['model']}, ddim {STEPS}, cfg {plan['guidance_scale']:g}, truth by {truth}: "
+            f"{table['scenes']} scenes, {table['malformed']} of {table['regions']} regions "
+            f"malformed, {table['scenes_with_one']} scenes with exactly one"
+        )
+        heads = ("AUROC, mean", "AUROC, top 10%", "top-1", "gain on artifact")
+        print(f"{'signal':<40} {'cost':>5} {'scenes':>6} " + " ".join(f"{h:>23}" for h in heads))
+        for name, row in table["signals"].items():
+            cells = [
+                str(Interval(**row[key])) if key in row else "-"
+                for key in ("auroc", "auroc_top10", "top1", "gain")
+            ]
+            print(
+                f"{name:<40} {row['cost']:5.2f} {row['scenes']:6} "
+                + " ".join(f"{cell:>23}" for cell in cells)
+            )
+    for name, rows in found.get("filtering", {}).items():
+        if isinstance(rows, dict):
+            print(f"\nkeep {rows['kept']} of {rows['scenes']} ({name})")
+            for rule, kept in rows["rows"].items():
+                print(
+                    f"{rule:<40} regions {kept['regions']:.4f} scenes {kept['scenes']:.4f} "
+                    f"frechet {kept['frechet']:.4f}"
+                )
+
+
+def last_line(details: dict[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Figures by model and signal; what was measured on fewer scenes does not replace others."""
+    models: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, found in details.items():
+        if name in ("choice", "consistency"):
+            continue
+        plan = found["setting"]
+        for truth, table in found["truths"].items():
+            model = f"{plan['model']} cfg {plan['guidance_scale']:g}"
+            if truth != "category":
+                model = f"{model}, {truth}"
+            for signal, row in table["signals"].items():
+                figures = {
+                    key: round(row[key]["mean"], 4) if key in row else None
+                    for key in ("auroc", "auroc_top10", "top1")
+                }
+                models.setdefault(model, {}).setdefault(signal, figures)
+    return models
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="128 scenes at cfg 1")
-    parser.add_argument("--scenes", type=int)
-    parser.add_argument("--scale", type=float, nargs="+")
-    parser.add_argument("--output", type=Path, help="also write every figure to this JSON file")
+    parser.add_argument("--quick", action="store_true", help="128 scenes of digits at cfg 1")
+    parser.add_argument("--sections", nargs="+", choices=[*SECTIONS, "costly", "consistency"])
+    parser.add_argument("--scenes", type=int, help="scenes a section")
+    parser.add_argument("--output", type=Path, help="write every figure there, section by section")
     arguments = parser.parse_args()
-    count = arguments.scenes or (128 if arguments.quick else 1024)
-    scales = arguments.scale or ([1.0] if arguments.quick else [1.0, 1.5])
-    models, details = {}, {}
-    for scale in scales:
-        scenes = sample_scenes(count, scale)
-        bad = torch.cat(scenes.bad)
-        found = figures(scenes)
-        single = int((bad.sum(1) == 1).sum())
-        print(
-            f"\ndigits, ddim {STEPS}, cfg {scale:g}: {count} scenes, {int(bad.sum())} of "
-            f"{bad.numel()} quadrants malformed, {single} scenes with exactly one"
-        )
-        print(f"{'signal':<16} {'AUROC, mean':>22} {'AUROC, top 10%':>22} {'top-1':>22}")
-        for name, row in found.items():
-            print(f"{name:<16} " + " ".join(f"{value!s:>22}" for value in row.values()))
-        label = f"digits cfg {scale:g}"
-        models[label] = {
-            name: {key: round(value.mean, 4) for key, value in row.items()}
-            for name, row in found.items()
-        }
-        details[label] = {"malformed": int(bad.sum()), "quadrants": bad.numel(), **models[label]}
+    details: dict[str, Any] = {}
+    if arguments.output and arguments.output.is_file():
+        details = json.loads(arguments.output.read_text())
+    plans = SECTIONS | {"costly": COSTLY, "consistency": CONSISTENCY}
+    if arguments.quick:
+        plans = {"digits": QUICK}
+    start = time.perf_counter()
+
+    def report(text: str) -> None:
+        if not arguments.quick:
+            print(f"[{time.perf_counter() - start:6.0f} s] {text}", flush=True)
+
+    measures = {"costly": costly, "consistency": consistency}
+    for name in arguments.sections or plans:
+        plan = plans[name]
+        if arguments.scenes:
+            plan = replace(plan, scenes=arguments.scenes)
+        details[name] = measures.get(name, measure)(plan, report)
+        if name != "consistency":
+            print_section(details[name])
         if arguments.output:
-            arguments.output.write_text(json.dumps(details, indent=1))
-    print(json.dumps({"benchmark": "detect", "models": models}))
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(details, indent=1) + "\n")
+    print(json.dumps({"benchmark": "detect", "models": last_line(details)}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""Recorded runs of a bundled model, computed once: what detection and repair start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from bayesdiff_core.flow import FlowDenoiser
+from bayesdiff_core.methods import PRESETS
+from bayesdiff_core.recording import Recorder, Recording
+
+from .setting import BenchmarkModel, Setting, cached, load_benchmark_model
+
+__all__ = ["CHUNK", "STEPS", "Scenes", "benchmark_model", "chunks", "renoise", "sample_scenes"]
+
+STEPS = 30
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch: its recorded run, its labels (B, L), and the posterior variance where asked for."""
+
+    setting: Setting
+    recording: Recording
+    labels: Tensor
+    variance: Tensor | None = None
+
+    @property
+    def latent(self) -> Tensor:
+        return self.recording.final
+
+    @property
+    def denoiser(self) -> FlowDenoiser:
+        return self.denoiser_of(self.setting.guidance_scale)
+
+    def denoiser_of(self, guidance_scale: float) -> FlowDenoiser:
+        return benchmark_model(self.setting.model).denoiser(self.labels, guidance_scale)
+
+
+@lru_cache
+def benchmark_model(name: str) -> BenchmarkModel:
+    """A bundled model with its posterior, its weights laid out as convolutions on a CPU like them.
+
+    That takes a sixth off the time; every later use of the model in this process shares it.
+    """
+    model = load_benchmark_model(name)
+    model.flow.network.to(memory_format=torch.channels_last)
+    return model
+
+
+def chunks(
+    model: str, guidance_scale: float, count: int, first_seed: int, size: int = CHUNK
+) -> Iterator[Setting]:
+    """Settings of `count` scenes, at most `size` each; seeds count up from `first_seed`."""
+    for i, start in enumerate(range(0, count, size)):
+        yield Setting(
+            model, "ddim", STEPS, guidance_scale, min(size, count - start), first_seed + i
+        )
+
+
+def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
+    """The recorded run of a setting, with the posterior by the preset `balanced` if asked for.
+
+    Observing does not change a run: with and without the posterior the scenes are the same.
+    """
+    model = benchmark_model(setting.model)
+
+    def compute() -> dict[str, Tensor]:
+        recorder = Recorder(setting.steps)
+        process = setting.process((recorder,))
+        if posterior:
+            result = PRESETS["balanced"].sample(process, model.posterior)
+            final, variance = result.latent, result.variance
+        else:
+            final, variance = process.sample(), None
+        recording = recorder.finish(final, process.sigmas)
+        assert recording is not None, recorder.note
+        found = {
+            "states": recording.states,
+            "denoised": recording.denoised,
+            "sigmas": recording.sigmas,
+            "schedule": recording.schedule,
+            "final": recording.final,
+        }
+        return found if variance is None else {**found, "variance": variance}
+
+    key = f"scenes 1 {setting!r} posterior {posterior} {model.posterior.fingerprint}"
+    tensors = cached(key, compute)
+    variance = tensors.pop("variance", None)
+    labels = model.labels(setting.count, setting.seed)
+    return Scenes(setting, Recording(**tensors), labels, variance)
+
+
+def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
+    """The state at `sigma` of a flow model."""
+    return (1 - sigma) * clean + sigma * noise

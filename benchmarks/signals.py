@@ -1,0 +1,239 @@
+"""The signals under test, each a map (B, H, W) of one batch of recorded scenes; HIGH is suspect.
+
+`Table.add` pools every map over the regions of the judge. What a signal costs is counted in guided
+evaluations a step, beyond the run itself: a call of one side costs half of one where guidance
+makes two calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bayesdiff_core.laplace import LaplacePosterior
+from bayesdiff_core.last_layer import LastLayer, OutputMap
+from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, smooth, trajectory_variance
+
+from .baselines import total_variation
+from .metrics import content, gradient_magnitude, residual
+from .scenes import Scenes, benchmark_model, renoise
+
+__all__ = [
+    "Influence",
+    "contrast_maps",
+    "free_maps",
+    "posterior_maps",
+    "trajectory_maps",
+    "wrong_labels",
+]
+
+Side = Callable[[Tensor, Tensor], Tensor]
+
+RADIUS = 2
+HIGH_LEVELS = (0.85, 0.95)
+LEVEL_SETS = {
+    "contrast, levels 0.4 and 0.7": (0.4, 0.7),
+    "contrast, levels 0.7 and 0.85": (0.7, 0.85),
+    "contrast, levels 0.55 to 0.95": (0.55, 0.7, 0.85, 0.95),
+    "contrast, levels 0.4 to 0.85": (0.4, 0.55, 0.7, 0.85),
+    "contrast, six levels": (0.25, 0.4, 0.55, 0.7, 0.85, 0.95),
+}
+WINDOWS = {
+    "trajectory, all steps": (0.0, 1.0),
+    "trajectory, first half": (0.0, 0.5),
+    "trajectory, middle third": (1 / 3, 2 / 3),
+    "trajectory, middle half": (0.25, 0.75),
+    "trajectory, last third": (2 / 3, 1.0),
+}
+"""Shares of the run over which the variance of the prediction is taken."""
+
+
+def free_maps(scenes: Scenes) -> dict[str, Tensor]:
+    """Functions of the finished picture alone, and |cond - uncond| at the last evaluation."""
+    latent, recording, denoiser = scenes.latent, scenes.recording, scenes.denoiser
+    grey = latent.mean(1)
+    z, sigma = recording.states[-1], recording.sigmas[-1]
+    sides = denoiser.conditional(z, sigma) - denoiser.unconditional(z, sigma)
+    return {
+        "total variation": total_variation(latent),
+        "intensity": grey,
+        "mid-grey": 1 - grey.square(),
+        "|cond - uncond|": sides.square().mean(1).sqrt(),
+    }
+
+
+def trajectory_maps(scenes: Scenes) -> dict[str, Tensor]:
+    """The variance of the denoised prediction over the run: the product's, and other weights."""
+    denoised, sigmas = scenes.recording.denoised, scenes.recording.sigmas
+    count = len(denoised)
+    late = denoised[round(count / 3) :]
+    maps = {"trajectory": trajectory_variance(late)}
+    for name, (start, end) in WINDOWS.items():
+        maps[name] = trajectory_variance(denoised[round(start * count) : round(end * count)])
+    maps["trajectory, weight sigma"] = weighted_variance(late, sigmas[-len(late) :])
+    maps["trajectory, weight 1 - sigma"] = weighted_variance(late, 1 - sigmas[-len(late) :])
+    maps["trajectory, path length"] = late.diff(dim=0).abs().sum(0).mean(1)
+    maps["trajectory, smoothed"] = smooth(maps["trajectory"], RADIUS)
+    return maps
+
+
+def weighted_variance(values: Tensor, weights: Tensor) -> Tensor:
+    """Variance (B, *S) of (E, B, C, *S) along E with weights (E,), mean over channels."""
+    weights = (weights / weights.sum()).view(-1, *[1] * (values.ndim - 1))
+    mean = (weights * values).sum(0)
+    return (weights * (values - mean).square()).sum(0).mean(1)
+
+
+def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
+    """Contrast as the product computes it; with `variants` also the further ideas.
+
+    - other levels of noise, alone and together, and a second draw of noise;
+    - averaged over smaller and larger windows;
+    - against wrong labels in place of none;
+    - the last layer's part of it (see `Influence`);
+    - |D_c - D_u| at the same levels, which does not ask which side is right.
+    """
+    model, latent = benchmark_model(scenes.setting.model), scenes.latent
+    layer = model.flow.layer if variants else None
+    asked = Remembered(scenes.denoiser.conditional, layer)
+    nothing = Remembered(scenes.denoiser.unconditional, layer)
+    maps = {"contrast": compare(scenes, asked, nothing, CONTRAST_LEVELS)}
+    if not variants:
+        return maps
+    errors = [
+        (c.denoised - latent, u.denoised - latent)
+        for c, u in zip(asked.calls, nothing.calls, strict=True)
+    ]
+    raw = [(c.square() - u.square()).mean(1) for c, u in errors]
+    sides = (scenes.denoiser.conditional, scenes.denoiser.unconditional)
+    level = {
+        t: smooth(part, RADIUS) for t, part in zip(CONTRAST_LEVELS, raw, strict=True)
+    } | {t: compare(scenes, *sides, (t,), draw=1) for t in HIGH_LEVELS}  # fmt: skip
+    maps |= {f"contrast, level {t:g} alone": part for t, part in level.items()}
+    for name, chosen in LEVEL_SETS.items():
+        maps[name] = torch.stack([level[t] for t in chosen]).sum(0)
+    for radius in (0, 4):
+        maps[f"contrast, window radius {radius}"] = smooth(torch.stack(raw).sum(0), radius)
+    maps["contrast, two draws"] = maps["contrast"] + compare(
+        scenes, *sides, CONTRAST_LEVELS, draw=2
+    )
+    wrong = model.denoiser(wrong_labels(scenes), 1.0)
+    maps["contrast, wrong prompts"] = compare(
+        scenes, asked.replay(), wrong.conditional, CONTRAST_LEVELS
+    )
+    maps["contrast, none and wrong"] = maps["contrast"] + maps["contrast, wrong prompts"]
+    influence = Influence(model.flow.layer, model.flow.output_map, model.posterior)
+    maps["contrast, last layer's part"] = torch.stack(
+        [
+            influence(a.phi, c) - influence(n.phi, u)
+            for a, n, (c, u) in zip(asked.calls, nothing.calls, errors, strict=True)
+        ]
+    ).sum(0)
+    gap = torch.stack([(c - u).square().mean(1) for c, u in errors]).sum(0)
+    maps["|cond - uncond|, four levels"] = smooth(gap, RADIUS)
+    alone = torch.stack([c.square().mean(1) for c, _ in errors]).sum(0)
+    maps["error with the prompt alone"] = smooth(alone, RADIUS)
+    return maps
+
+
+def compare(
+    scenes: Scenes, first: Side, second: Side, levels: Sequence[float], draw: int = 0
+) -> Tensor:
+    """The product's contrast of two sides; `draw` decides the noise."""
+    generator = torch.Generator().manual_seed(10_000 * draw + scenes.setting.seed)
+    at = [torch.tensor(t) for t in levels]
+    return contrast(first, second, scenes.latent, renoise, at, generator, RADIUS)
+
+
+def posterior_maps(scenes: Scenes) -> dict[str, Tensor]:
+    """The posterior std by tangents, and two ways to take the picture's content out of it."""
+    assert scenes.variance is not None, "sample these scenes with their posterior"
+    std, images = scenes.variance.mean(1).sqrt(), scenes.latent
+    detail = smooth(gradient_magnitude(images), RADIUS)
+    floor = 0.1 * detail.mean((1, 2), keepdim=True)
+    covariates = content(images).double()
+    rest = residual(std.clamp(min=1e-12).log().flatten(1).double(), covariates)
+    return {
+        "posterior": std,
+        "posterior / local detail": std / (detail + floor),
+        "posterior, content regressed out": rest.view_as(std).float(),
+    }
+
+
+def wrong_labels(scenes: Scenes) -> Tensor:
+    """Labels (B, L), each another one than was asked for, drawn at random."""
+    classes = benchmark_model(scenes.setting.model).classes
+    generator = torch.Generator().manual_seed(scenes.setting.seed)
+    shift = torch.randint(1, classes, scenes.labels.shape, generator=generator)
+    return (scenes.labels + shift) % classes
+
+
+@dataclass(frozen=True)
+class Call:
+    denoised: Tensor
+    phi: Tensor
+
+
+@dataclass
+class Remembered:
+    """A side of the contrast that keeps its predictions and last-layer features (B, P, D)."""
+
+    denoise: Side
+    layer: LastLayer | None
+    calls: list[Call] = field(default_factory=list)
+
+    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
+        if self.layer is None:
+            return self.denoise(z, sigma)
+        with self.layer.tap() as activations:
+            denoised = self.denoise(z, sigma)
+        self.calls.append(Call(denoised, self.layer.features(activations[0])))
+        return denoised
+
+    def replay(self) -> Side:
+        """The same predictions again, for the same states in the same order."""
+        calls = iter(self.calls)
+        return lambda _z, _sigma: next(calls).denoised
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How much of a residual the last layer could take up, by its posterior: g^T Sigma g.
+
+    g = mean over a window of r_p phi_p is the gradient of the window's squared error with respect
+    to a row of the last layer. Its length in the posterior's metric is large where the residual
+    lies along features that the data left open, and the part of it that no weights of this layer
+    can produce drops out. Summed over rows.
+    """
+
+    layer: LastLayer
+    output_map: OutputMap
+    posterior: LaplacePosterior
+
+    def __call__(self, phi: Tensor, residuals: Tensor) -> Tensor:
+        """Map (B, H, W) for features (B, P, D) and residuals (B, C, H, W)."""
+        height, width = residuals.shape[-2:]
+        side = round(phi.shape[1] ** 0.5)
+        by_row = self._by_row(residuals)
+        size, stride = (5, 2) if side == height else (3, 1)
+        coarse = (side + stride - 1) // stride
+        total = residuals.new_zeros(len(phi), coarse**2)
+        for row in by_row.unbind(-1):
+            gradient = (phi * row[..., None]).transpose(1, 2).unflatten(2, (side, side))
+            pooled = functional.avg_pool2d(
+                gradient, size, stride, size // 2, count_include_pad=False
+            )
+            total += self.posterior.variance(pooled.flatten(2).transpose(1, 2))
+        blocks = total.view(len(phi), 1, coarse, coarse)
+        return functional.interpolate(blocks, size=(height, width), mode="nearest")[:, 0]
+
+    def _by_row(self, residuals: Tensor) -> Tensor:
+        """Residuals (B, P, R) in the layout of the last layer's outputs."""
+        rows = int(self.output_map.row.max()) + 1
+        found = residuals.new_zeros(len(residuals), self.output_map.positions, rows)
+        found[:, self.output_map.position, self.output_map.row] = residuals * self.output_map.sign
+        return found
