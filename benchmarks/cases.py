@@ -1,0 +1,249 @@
+"""Regions to sample again, and the candidates that come of it with their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayesdiff_core.flow import FlowDenoiser
+from bayesdiff_core.methods import PRESETS
+from bayesdiff_core.process import Evaluation, SolverProcess, tile
+from bayesdiff_core.ranking import pool
+from bayesdiff_core.recording import Recorder, Recording
+from bayesdiff_core.resample import MaskedRun
+from bayesdiff_core.samplers import ddim
+from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, trajectory_variance
+
+from .scenes import Scenes, benchmark_model, renoise
+
+__all__ = [
+    "MODES",
+    "Candidates",
+    "Case",
+    "Start",
+    "contrast_of",
+    "join",
+    "quadrant_case",
+    "sample_again",
+]
+
+Start = Callable[["Case", MaskedRun, Tensor], tuple[MaskedRun, Tensor]]
+"""(case, masked run, fresh noise) -> the run, perhaps around something else, and its start."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """B recorded scenes of a model, their labels (B, L), and masks (B, 1, H, W) to sample again.
+
+    `quadrant` (B,) is the region meant, where there is one.
+    """
+
+    model: str
+    recording: Recording
+    labels: Tensor
+    masks: Tensor
+    quadrant: Tensor | None = None
+
+    def denoiser(self) -> FlowDenoiser:
+        return benchmark_model(self.model).denoiser(self.labels, 1.0)
+
+    def select(self, index: Tensor) -> Case:
+        return Case(
+            self.model,
+            self.recording.select(index),
+            self.labels[index],
+            self.masks[index],
+            None if self.quadrant is None else self.quadrant[index],
+        )
+
+    def split(self, size: int) -> Iterable[Case]:
+        return (self.select(index) for index in torch.arange(len(self.labels)).split(size))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """N candidates of B scenes: latents (N, B, C, H, W), and scores inside the mask (N, B).
+
+    `original` holds the same scores (B,) of the recorded result. `run` is the recording of the
+    candidates (E', N * B, ...), `maps` their contrast (N, B, H, W).
+    """
+
+    latents: Tensor
+    scores: dict[str, Tensor]
+    original: dict[str, Tensor]
+    maps: Tensor
+    run: Recording
+
+
+def quadrant_case(scenes: Scenes, index: Tensor) -> Case:
+    """The quadrants `index` (B, 2), rows of (scene, quadrant), of a batch of scenes."""
+    scene, quadrant = index.unbind(1)
+    height, width = (side // 2 for side in scenes.latent.shape[-2:])
+    masks = torch.zeros(len(index), 1, 2 * height, 2 * width)
+    for mask, q in zip(masks, quadrant.tolist(), strict=True):
+        top, left = height * (q // 2), width * (q % 2)
+        mask[:, top : top + height, left : left + width] = 1
+    recording = scenes.recording.select(scene)
+    return Case(scenes.setting.model, recording, scenes.labels[scene], masks, quadrant)
+
+
+def join(cases: list[Case]) -> Case:
+    """One case of several of the same model and schedule."""
+    recordings = [case.recording for case in cases]
+    return Case(
+        cases[0].model,
+        Recording(
+            torch.cat([r.states for r in recordings], 1),
+            torch.cat([r.denoised for r in recordings], 1),
+            recordings[0].sigmas,
+            recordings[0].schedule,
+            torch.cat([r.final for r in recordings]),
+        ),
+        torch.cat([case.labels for case in cases]),
+        torch.cat([case.masks for case in cases]),
+        torch.cat([case.quadrant for case in cases if case.quadrant is not None]),
+    )
+
+
+def around_prediction(case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+    """Fresh noise around the recorded denoised prediction."""
+    return run, run.start(renoise, noise)
+
+
+def around_final(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+    """Fresh noise around the final picture; outside, the recorded run."""
+    final = tile(run.recording.final, run.copies)
+    k = run.first_evaluation
+    return run, run._blend(renoise(run.sigmas[0], noise, final), run.recording.states[k])
+
+
+def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+    """Plain inpainting: the final picture, noised anew at every step, stands for the recording."""
+    final, sigmas = run.recording.final, run.recording.sigmas
+    shared = noise[: len(final)]
+    states = torch.stack([renoise(sigma, shared, final) for sigma in sigmas])
+    pretended = replace(run.recording, states=states, denoised=final.expand_as(states))
+    return replace(run, recording=pretended), renoise(
+        run.sigmas[0], noise, tile(final, run.copies)
+    )
+
+
+MODES: dict[str, Start] = {
+    "denoised": around_prediction,
+    "final": around_final,
+    "img2img": image_to_image,
+}
+
+
+def sample_again(
+    case: Case,
+    denoise: float,
+    count: int,
+    seed: int,
+    start: Start = around_prediction,
+    posterior: bool = False,
+) -> Candidates:
+    """`count` candidates by the sampler of the recording; with `posterior` also that score.
+
+    The candidates' posterior std comes from tangents along the part that runs again, zero outside
+    the mask.
+    """
+    denoiser = case.denoiser()
+    run = MaskedRun(case.recording, case.masks, denoise, count)
+    shape = tile(case.recording.final, count).shape
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    run, first = start(case, run, noise)
+    recorder = Recorder(len(run.sigmas) - 1)
+    process = SolverProcess(
+        ddim,
+        InsideMask(denoiser, run),
+        first,
+        run.sigmas,
+        mask=tile(case.masks, count),
+        observers=[recorder],
+    )
+    variance = None
+    if posterior:
+        model = benchmark_model(case.model)
+        result = PRESETS["balanced"].sample(process, model.posterior)
+        final, variance = run.finish(result.latent), result.variance
+    else:
+        final = run.finish(process.sample())
+    recorded = recorder.finish(final, run.sigmas)
+    assert recorded is not None, recorder.note
+
+    masks, original = case.masks[:, 0], case.recording.final
+    latents = final.unflatten(0, (count, -1))
+    maps = torch.stack([contrast_of(denoiser, latent) for latent in latents])
+    wandering = recorded.denoised.unflatten(1, (count, -1))
+    before = trajectory_variance(case.recording.denoised[-len(recorded.denoised) :])
+    scores = {
+        "trajectory": torch.stack(
+            [pool(trajectory_variance(wandering[:, i]), "mean", masks) for i in range(count)]
+        ),
+        "contrast": torch.stack([pool(m, "mean", masks) for m in maps]),
+    }
+    if variance is not None:
+        std = variance.mean(1).sqrt().unflatten(0, (count, -1))
+        scores["posterior"] = torch.stack([pool(m, "mean", masks) for m in std])
+    return Candidates(
+        latents,
+        scores,
+        {
+            "trajectory": pool(before, "mean", masks),
+            "contrast": pool(contrast_of(denoiser, original), "mean", masks),
+        },
+        maps,
+        recorded,
+    )
+
+
+def contrast_of(denoiser: FlowDenoiser, latent: Tensor) -> Tensor:
+    """Contrast (B, H, W) with the same noise for every latent, so that differences are theirs."""
+    levels = [torch.tensor(t) for t in CONTRAST_LEVELS]
+    generator = torch.Generator().manual_seed(0)
+    return contrast(
+        denoiser.conditional, denoiser.unconditional, latent, renoise, levels, generator
+    )
+
+
+@dataclass(frozen=True)
+class InsideMask:
+    """A denoiser of a masked run: outside the mask it sees and says what was recorded."""
+
+    denoiser: FlowDenoiser
+    run: MaskedRun
+
+    @property
+    def output_map(self):  # type: ignore[no-untyped-def]
+        return self.denoiser.output_map
+
+    def outputs(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+        def plain(_k: int, inside: Tensor, s: Tensor) -> Tensor:
+            return self.denoiser.outputs(inside, s)[0]
+
+        return (self._of(z).evaluate(plain)(self._step(sigma), z, sigma),)
+
+    def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
+        found: list[Evaluation] = []
+
+        def watched(_k: int, inside: Tensor, s: Tensor) -> Tensor:
+            found.append(self.denoiser.evaluate(inside, s))
+            return found[0].outputs[0]
+
+        blended = self._of(z).evaluate(watched)(self._step(sigma), z, sigma)
+        return replace(found[0], outputs=(blended,))
+
+    def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
+        return self.denoiser.perturbed(deltas)
+
+    def _of(self, z: Tensor) -> MaskedRun:
+        """The run for as many copies as z has."""
+        return replace(self.run, copies=len(z) // len(self.run.mask))
+
+    def _step(self, sigma: Tensor) -> int:
+        return int((self.run.sigmas[:-1] - sigma).abs().argmin())
