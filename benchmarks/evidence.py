@@ -1,0 +1,418 @@
+"""Write the tables and pictures of docs/evidence.md from what the benchmarks measured.
+
+    python -m benchmarks.evidence [--results docs/evidence]
+
+Takes detect.json and repair.json of that folder, and the scenes that the repair benchmark left in
+the cache. The text around the tables lives in docs/evidence.md itself: only what stands between a
+pair of marks is replaced. What was not measured is said to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from bayesdiff_core.annotate import draw_text
+from bayesdiff_core.compose import contour
+from bayesdiff_core.heatmap import colorize, normalize, overlay
+from bayesdiff_core.upsample import upsample
+
+from .repair import PICTURES
+
+__all__ = ["blocks", "replace_blocks"]
+
+DOCS = Path(__file__).parent.parent / "docs"
+MISSING = "Not measured yet."
+
+Results = dict[str, Any]
+
+NAMES = {
+    "contrast": "`contrast` (= `artifact`)",
+    "trajectory": "`trajectory`",
+    "posterior": "`posterior`, tangents, balanced",
+    "ensemble M=5": "`posterior`, ensemble M=5",
+    "bayesdiff S=10": "`posterior`, published, S=10",
+    "bayesdiff, skip 5": "`posterior`, published, skip 5",
+    "mid-grey": "mid-grey 1 - x^2",
+    "|cond - uncond|": "\\|cond - uncond\\|, last step",
+    "|cond - uncond|, four levels": "\\|cond - uncond\\|, four levels",
+}
+MAIN = (
+    "contrast", "trajectory", "posterior", "ensemble M=5", "bayesdiff S=10", "bayesdiff, skip 5",
+    "|cond - uncond|", "total variation", "intensity", "mid-grey",
+)  # fmt: skip
+
+
+def blocks(detect: Results, repair: Results) -> dict[str, str]:
+    """The text of every block, by its name in docs/evidence.md."""
+    found = {
+        f"detect {name}": detection(detect, name)
+        for name in ("digits", "digits-cfg1.5", "emoji", "letters")
+    }
+    return found | {
+        "ideas": ideas(detect),
+        "filtering": filtering(detect),
+        "consistency": consistency(detect),
+        "grid": grid(repair),
+        "default": default(repair),
+        "loop": loop(repair),
+    }
+
+
+def detection(detect: Results, name: str) -> str:
+    """The main signals of one section, one table a truth."""
+    if name not in detect:
+        return MISSING
+    section = detect[name]
+    parts = []
+    for truth, table in section["truths"].items():
+        signals = dict(table["signals"])
+        if name == "digits":
+            for signal, row in costly_signals(detect).items():
+                signals.setdefault(signal, row)
+        plan = section["setting"]
+        judged = "" if len(section["truths"]) == 1 else f", truth by {truth}"
+        lines = [
+            f"{table['scenes']} scenes of {plan['model']}, {section['steps']} Euler steps, cfg "
+            f"{plan['guidance_scale']:g}{judged}: {table['malformed']} of {table['regions']} "
+            f"regions malformed"
+            + (f", {table['scenes_with_one']} scenes with exactly one" if has_top1(table) else "")
+            + ".",
+            "",
+            *signal_table({key: signals[key] for key in MAIN if key in signals}, table),
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def costly_signals(detect: Results) -> Results:
+    if "costly" not in detect:
+        return {}
+    signals: Results = detect["costly"]["truths"]["category"]["signals"]
+    return signals
+
+
+def has_top1(table: Results) -> bool:
+    return bool(table["regions"] > table["scenes"])
+
+
+def signal_table(signals: Results, table: Results) -> list[str]:
+    columns = ["auroc", "auroc_top10", *(["top1"] if has_top1(table) else [])]
+    heads = {"auroc": "AUROC, mean", "auroc_top10": "AUROC, top 10%", "top1": "top-1"}
+    lines = [
+        "| signal | cost | scenes | " + " | ".join(heads[key] for key in columns) + " |",
+        "|---" * (3 + len(columns)) + "|",
+    ]
+    for name, row in signals.items():
+        note = ", its own pictures" if row["own_pictures"] else ""
+        cells = [interval(row[key]) if key in row else "" for key in columns]
+        lines.append(
+            f"| {NAMES.get(name, name)}{note} | {row['cost']:.2f} | {row['scenes']} | "
+            + " | ".join(cells)
+            + " |"
+        )
+    return lines
+
+
+def ideas(detect: Results) -> str:
+    """Every further idea: on the scenes to choose on, and on the others."""
+    if "choice" not in detect:
+        return MISSING
+    chosen = detect["choice"]["truths"]["category"]
+    columns = {"choice": chosen["signals"]}
+    heads = [f"other scenes ({chosen['scenes']})"]
+    for name, title in (("digits", "digits, cfg 1"), ("letters", "letters"), ("emoji", "emoji")):
+        if name in detect:
+            columns[name] = dict(detect[name]["truths"]["category"]["signals"])
+            if name == "digits":
+                columns[name] |= {
+                    key: row for key, row in costly_signals(detect).items() if "oracle" in key
+                }
+            heads.append(title)
+    names = dict.fromkeys(name for signals in columns.values() for name in signals)
+    lines = [
+        "| idea | cost | " + " | ".join(f"{head}: top 10%, gain" for head in heads) + " |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
+    for name in names:
+        if name == "artifact" or (name in MAIN and name not in ("contrast", "trajectory")):
+            continue
+        rows = [signals.get(name) for signals in columns.values()]
+        cost = next(row["cost"] for row in rows if row)
+        cells = [idea_cell(row, name) if row else "" for row in rows]
+        title = NAMES.get(name, name)
+        lines.append(f"| {title} | {cost:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def idea_cell(row: Results, name: str) -> str:
+    cell = f"{row['auroc_top10']['mean']:.3f}"
+    gain = row.get("gain")
+    if gain is None or name == "contrast":
+        return cell
+    return f"{cell}, {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+
+
+def filtering(detect: Results) -> str:
+    parts = []
+    for name in ("digits", "letters"):
+        if "filtering" in detect.get(name, {}):
+            found = dict(detect[name]["filtering"])
+            if name == "digits":
+                found |= detect.get("costly", {}).get("filtering", {})
+            parts.append(filter_table(detect[name]["setting"]["model"], found))
+    return "\n\n".join(parts) or MISSING
+
+
+def filter_table(model: str, found: Results) -> str:
+    plain = found["plain"]
+    lines = [
+        f"{model}, cfg 1: {plain['kept']} of {plain['scenes']} scenes kept. Distances in "
+        f"{found['axes']} axes; of real training parts to held-out ones: "
+        f"{found['real_to_real']:.3f}.",
+        "",
+        "| dropped by | regions accepted | whole scenes right | Frechet distance |",
+        "|---|---|---|---|",
+    ]
+    for title, part in found.items():
+        if not isinstance(part, dict):
+            continue
+        prefix = "" if title == "plain" else f"{title} ({part['scenes']} scenes): "
+        for rule, row in part["rows"].items():
+            spread = row.get("deviation")
+            cells = [
+                f"{row[key]:.3f}" + (f" ± {spread[key]:.3f}" if spread else "")
+                for key in ("regions", "scenes", "frechet")
+            ]
+            lines.append(f"| {prefix}{escape(rule)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def consistency(detect: Results) -> str:
+    """The rank correlations of the published method's scores, and of the tangents'."""
+    if "consistency" not in detect:
+        return MISSING
+    found = detect["consistency"]
+    names, matrix = found["methods"], torch.tensor(found["matrix"])
+    parts = [f"{found['scenes']} scenes of digits at cfg 1."]
+    for word in ("bayesdiff", "tangent"):
+        index = [i for i, name in enumerate(names) if name.startswith(word)]
+        short = [re.sub(rf"^{word},? ", "", names[i]) for i in index]
+        lines = ["", f"| {word} | " + " | ".join(short) + " |", "|---" * (len(index) + 1) + "|"]
+        for i, title in zip(index, short, strict=True):
+            lines.append(f"| {title} | " + " | ".join(f"{matrix[i, j]:.2f}" for j in index) + " |")
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def grid(repair: Results) -> str:
+    if "grid" not in repair:
+        return MISSING
+    rows = repair["grid"]["rows"]
+    bad = [row for row in rows if row["kind"] == "bad"]
+    starts = sorted({row["denoise"] for row in bad})
+    modes = list(dict.fromkeys(row["mode"] for row in bad))
+    cases = {row["cases"] for row in bad}
+    lines = [
+        f"{min(cases)} malformed quadrants, one candidate (mean over all candidates drawn):",
+        "",
+        "| noise | " + " | ".join(f"start {start:g}" for start in starts) + " |",
+        "|---" * (len(starts) + 1) + "|",
+    ]
+    for mode in modes:
+        cells = [cell(bad, mode, start, "random", 1, False) for start in starts]
+        lines.append(f"| {mode} | " + " | ".join(cells) + " |")
+    lines += ["", "Candidates and rules, noise `denoised`, no original kept:", ""]
+    counts = sorted({row["n"] for row in bad if row["mode"] == "denoised"})
+    lines += [
+        "| start | rule | " + " | ".join(f"N = {count}" for count in counts) + " |",
+        "|---" * (len(counts) + 2) + "|",
+    ]
+    for start in starts:
+        for rule in ("posterior", "trajectory", "contrast", "oracle"):
+            cells = [cell(bad, "denoised", start, rule, count, False) for count in counts]
+            if any(cells):
+                lines.append(f"| {start:g} | {rule} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(rows: list[Results], mode: str, start: float, rule: str, count: int, keep: bool) -> str:
+    for row in rows:
+        same = (row["mode"], row["denoise"], row["rule"], row["n"], row["keep"])
+        if same == (mode, start, rule, count, keep):
+            return interval(row["right"])
+    return ""
+
+
+def default(repair: Results) -> str:
+    if "default" not in repair:
+        return MISSING
+    rows = repair["default"]["rows"]
+    cases = {kind: max(r["cases"] for r in rows if r["kind"] == kind) for kind in ("bad", "good")}
+    lines = [
+        f"{cases['bad']} malformed and {cases['good']} good quadrants, start 0.7, N = 4.",
+        "",
+        "| rule | malformed made right | good broken |",
+        "|---|---|---|",
+    ]
+    for rule, count, keep in (
+        ("random", 1, False), ("trajectory", 4, False), ("trajectory", 4, True),
+        ("contrast", 4, False), ("contrast", 4, True), ("oracle", 4, False),
+    ):  # fmt: skip
+        bad, good = (
+            next(
+                row["right"] for row in rows
+                if (row["kind"], row["rule"], row["n"], row["keep"]) == (kind, rule, count, keep)
+            )
+            for kind in ("bad", "good")
+        )  # fmt: skip
+        broken = {"mean": 1 - good["mean"], "low": 1 - good["high"], "high": 1 - good["low"]}
+        title = f"{rule}, original kept where better" if keep else rule
+        lines.append(f"| {title} | {interval(bad)} | {interval(broken)} |")
+    outside = repair["default"]["outside_max_abs"]
+    return "\n".join([*lines, "", f"Largest change outside the mask: {outside:g}."])
+
+
+def loop(repair: Results) -> str:
+    if "loop" not in repair:
+        return MISSING
+    found = repair["loop"]
+    rule = found["rule"]
+    lines = [
+        f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: contrast above "
+        f"{rule['threshold']:g}, regions of at least {rule['minimum_area']} pixels, grown by "
+        f"{rule['grow']:g}; start {rule['denoise']:g}, N = {rule['candidates']}.",
+        "",
+        "| rounds | cost a scene | all four right | malformed made right | good broken "
+        "| sampled anew, all | sampled anew, the flagged ones |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rounds"]:
+        anew = [
+            f"{interval(row[key])}; {signed(row[f'gain_over_{key}'])}" if key in row else ""
+            for key in ("anew_all", "anew_flagged")
+        ]
+        if row["rounds"] == 0:
+            anew = ["", ""]
+        lines.append(
+            f"| {row['rounds']} | {row['cost']:.1f} | {interval(row['right'])} | "
+            f"{row['regions_fixed']:.3f} | {row['regions_broken']:.3f} | "
+            + " | ".join(anew)
+            + " |"
+        )
+    outside = found["outside_max_abs"]
+    return "\n".join([*lines, "", f"Largest change outside the masks: {outside:g}."])
+
+
+def interval(value: Results) -> str:
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def signed(value: Results) -> str:
+    return f"loop {value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+
+def escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def replace_blocks(page: str, texts: dict[str, str]) -> str:
+    """The page with every block between its marks replaced.
+
+    Raises ValueError when the page lacks a mark.
+    """
+    for name, text in texts.items():
+        start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+        if start not in page or end not in page:
+            raise ValueError(f"docs/evidence.md has no marks for '{name}'; put them back.")
+        before, rest = page.split(start, 1)
+        after = rest.split(end, 1)[1]
+        page = f"{before}{start}\n\n{text}\n\n{end}{after}"
+    return page
+
+
+SIZE, GAP, CAPTION = 160, 10, 24
+INK, GROUND = (0.93, 0.93, 0.93), 0.09
+LIMITS = (0.0, 0.3)
+"""Ends of the heat's scale, in squared latent units, the same for every picture."""
+
+
+def pictures(found: dict[str, Tensor], index: Tensor, path: Path) -> None:
+    """Before, heat with the outline of what was sampled again, after: one row a scene."""
+    before, after = (enlarged(found[name][index]) for name in ("before", "after"))
+    maps = upsample(found["map"][index].clamp(min=0), (SIZE, SIZE))
+    limits = torch.tensor(LIMITS).expand(len(index), 2)
+    heat = overlay(before, colorize(maps, limits), 0.8, normalize(maps, limits).sqrt())
+    masks = interpolate(found["mask"][index][:, None], size=(SIZE, SIZE), mode="nearest")[:, 0]
+    heat = contour(heat, masks)
+    height, width = SIZE + CAPTION + GAP, SIZE + GAP
+    sheet = torch.full((len(index) * height + GAP, 3 * width + GAP, 3), GROUND).numpy()
+    for row, scene in enumerate(index.tolist()):
+        a, b, c, d = found["labels"][scene].long().tolist()
+        wrong = [int(found[f"bad_{when}"][scene].sum()) for when in ("before", "after")]
+        texts = (
+            f"asked {a} {b} / {c} {d}: {wrong[0]} wrong",
+            "contrast, masked",
+            verdict(wrong[1]),
+        )
+        for column, (part, text) in enumerate(zip((before, heat, after), texts, strict=True)):
+            top, left = GAP + row * height, GAP + column * width
+            sheet[top : top + SIZE, left : left + SIZE] = part[row].numpy()
+            centre = (left + SIZE / 2, top + SIZE + CAPTION / 2)
+            draw_text(sheet, text, centre, 12, INK, (0.5, 0.5))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (torch.from_numpy(sheet).clamp(0, 1) * 255).round().byte().numpy()
+    cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def verdict(wrong: int) -> str:
+    return "after: all right" if wrong == 0 else f"after: {wrong} wrong"
+
+
+def enlarged(latents: Tensor) -> Tensor:
+    """Scenes (B, 1, H, W) as images (B, SIZE, SIZE, 3) in [0, 1], each pixel a square."""
+    large = interpolate(latents.clamp(-1, 1) / 2 + 0.5, size=(SIZE, SIZE), mode="nearest")
+    return large.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--results", type=Path, default=DOCS / "evidence")
+    arguments = parser.parse_args()
+
+    def read(name: str) -> Results:
+        path: Path = arguments.results / name
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    page = DOCS / "evidence.md"
+    texts = blocks(read("detect.json"), read("repair.json"))
+    page.write_text(replace_blocks(page.read_text(), texts))
+    if not PICTURES.is_file():
+        print(
+            "No scenes in the cache: run `python -m benchmarks.repair --sections loop` for them."
+        )
+        return
+    found = load_file(PICTURES)
+    rules: dict[str, Callable[[], tuple[Tensor, int]]] = {
+        "loop.png": lambda: (found["bad_before"].any(1), 4),
+        "loop_failures.png": lambda: (found["bad_after"].any(1), 2),
+    }
+    for name, rule in rules.items():
+        wanted, count = rule()
+        index = wanted.nonzero()[:count, 0]
+        if len(index):
+            pictures(found, index, DOCS / "images" / name)
+
+
+if __name__ == "__main__":
+    main()
