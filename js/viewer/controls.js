@@ -1,6 +1,6 @@
 /** Which signal is shown, how strongly, and at which step of the run. */
 
-import { make } from "./dom.js";
+import { make, mark, write } from "./dom.js";
 
 const SIGNALS = ["artifact", "trajectory", "contrast", "posterior"];
 
@@ -39,8 +39,10 @@ export class SignalChoice {
       const help = this.#words(`${name}Help`, { signal: this.#words(payload.artifact) });
       const computed = this.#state.has(name);
       button.disabled = !computed;
-      button.title = computed ? help : `${help} ${this.#words("notComputed")}`;
-      button.setAttribute("aria-pressed", String(settings.signal === name && !stepLayer));
+      mark(button, {
+        title: computed ? help : `${help} ${this.#words("notComputed")}`,
+        "aria-pressed": settings.signal === name && !stepLayer,
+      });
     }
   }
 }
@@ -53,7 +55,7 @@ export class Explanation {
       if (!state.payload) return;
       const name = state.stepLayer ? "undecided" : state.settings.signal;
       const detector = words(state.payload.artifact);
-      this.element.textContent = words(`${name}Help`, { signal: detector });
+      write(this.element, words(`${name}Help`, { signal: detector }));
     };
     for (const what of ["content", "view"]) state.addEventListener(what, update, { signal });
     update();
@@ -62,7 +64,7 @@ export class Explanation {
 
 /** A slider with its name and its value in words. */
 class Slider {
-  constructor(name, attributes, write, { signal }) {
+  constructor(state, name, attributes, changes, { signal }) {
     this.input = make("input", { type: "range", "aria-label": name, ...attributes });
     this.output = make("span.bd-number");
     this.element = make("label.bd-slider", {}, [
@@ -70,21 +72,24 @@ class Slider {
       this.input,
       this.output,
     ]);
-    this.input.addEventListener("input", () => write(Number(this.input.value)), { signal });
+    const drag = () => state.drag(changes(Number(this.input.value)));
+    this.input.addEventListener("input", drag, { signal });
+    this.input.addEventListener("change", () => state.settle(), { signal });
     // Arrow keys are the slider's, not those of the picture or the page.
     this.input.addEventListener("keydown", (event) => event.stopPropagation(), { signal });
   }
 
   show(value, text) {
-    this.input.value = String(value);
-    this.output.textContent = text;
+    if (this.input.value !== String(value)) this.input.value = String(value);
+    write(this.output, text);
+    mark(this.input, { "aria-valuetext": text });
   }
 }
 
 export class OpacitySlider extends Slider {
   constructor(state, words, options) {
     const range = { min: 0, max: 1, step: 0.01 };
-    super(words("opacity"), range, (opacity) => state.set({ opacity }), options);
+    super(state, words("opacity"), range, (opacity) => ({ opacity }), options);
     const update = () => {
       const { opacity } = state.settings;
       this.element.hidden = !state.payload?.signals.length || !state.images.count;
@@ -100,16 +105,16 @@ export class OpacitySlider extends Slider {
 /** Scrubs through the recorded steps; its right end is the final signal. */
 export class StepSlider extends Slider {
   constructor(state, words, options) {
-    const write = (place) => {
+    const changes = (place) => {
       const { steps } = state.payload;
-      state.set({ step: place < steps.length ? Number(steps[place].name) : 0 });
+      return { step: place < steps.length ? Number(steps[place].name) : 0 };
     };
-    super(words("step"), { min: 0, max: 0, step: 1 }, write, options);
+    super(state, words("step"), { min: 0, max: 0, step: 1 }, changes, options);
     const update = () => {
       const steps = state.payload?.steps ?? [];
       this.element.hidden = !steps.length;
       if (!steps.length) return;
-      this.input.max = String(steps.length);
+      mark(this.input, { max: steps.length });
       const layer = state.stepLayer;
       const count = state.payload.evaluations;
       const text = layer ? words("stepOf", { step: layer.name, count }) : words("final");

@@ -17,6 +17,23 @@ export function make(tag, attributes = {}, children = []) {
   return element;
 }
 
+/**
+ * Writes text without touching the tree of the page, and only if it changed: the host's style
+ * rules watch its tree, and every change there costs them milliseconds.
+ */
+export function write(element, text) {
+  const [node] = element.childNodes;
+  if (!node) element.append(text);
+  else if (node.data !== text) node.data = text;
+}
+
+/** Sets attributes that changed, for the same reason. */
+export function mark(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+  }
+}
+
 const PATHS = {
   eye: "M2 12s3.6-6.5 10-6.5S22 12 22 12s-3.6 6.5-10 6.5S2 12 2 12zM12 9a3 3 0 100 6 3 3 0 000-6z",
   expand: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
@@ -54,14 +71,28 @@ export class Frame {
 }
 
 /**
- * Fits the pixels of a canvas to where it is shown, the host's zoom included.
- * @returns {{context: CanvasRenderingContext2D, width: number, height: number} | null} ready to
- *   draw in CSS pixels, or null while it is not shown
+ * @typedef {object} Box where an element is shown
+ * @property {number} left in the page, in its pixels, as `top`
+ * @property {number} top
+ * @property {number} width in the element's own pixels, as `height`
+ * @property {number} height
+ * @property {number} zoom the page's pixels to one of the element's own
  */
-export function prepareCanvas(canvas) {
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  if (!width || !height) return null;
-  const zoom = canvas.getBoundingClientRect().width / width;
+
+/** @returns {Box} of an element, whatever the host's zoom; to be asked before anything is changed */
+export function boxOf(element) {
+  const { left, top, width } = element.getBoundingClientRect();
+  const [ownWidth, ownHeight] = [element.clientWidth, element.clientHeight];
+  return { left, top, width: ownWidth, height: ownHeight, zoom: width / ownWidth || 1 };
+}
+
+/**
+ * Clears a canvas and fits its pixels to where it is shown.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Box} box
+ * @returns {CanvasRenderingContext2D} ready to draw in the box's own pixels
+ */
+export function prepareCanvas(canvas, { width, height, zoom }) {
   const ratio = Math.min(Math.max(zoom, 1) * window.devicePixelRatio, 3);
   const [columns, rows] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== columns || canvas.height !== rows) {
@@ -71,5 +102,5 @@ export function prepareCanvas(canvas) {
   const context = canvas.getContext("2d");
   context.setTransform(columns / width, 0, 0, rows / height, 0, 0);
   context.clearRect(0, 0, width, height);
-  return { context, width, height };
+  return context;
 }

@@ -1,43 +1,57 @@
 /** Pixels by value in the colours of the heat, with the threshold of the mask as a handle. */
 
-import { Frame, make, prepareCanvas } from "./dom.js";
+import { Frame, make, mark, write } from "./dom.js";
 import { number, percentile } from "./format.js";
 import { cssColor } from "./heat.js";
 
-const RAMP = 4;
-const TEXT = 15;
+const COLORS = 24;
 const STEP = 0.5;
 const LARGE_STEP = 5;
+const SVG = "http://www.w3.org/2000/svg";
 
+/**
+ * Nothing is drawn here while the pointer or the threshold moves: what marks them lies in tracks
+ * as wide as the histogram, shifted by a percentage of themselves.
+ */
 export class Histogram {
   #state;
   #words;
-  #canvas = make("canvas.bd-canvas");
-  #label = make("div.bd-threshold-label");
-  #frame = new Frame(() => this.#draw());
+  #bars = document.createElementNS(SVG, "path");
+  #figure = document.createElementNS(SVG, "svg");
+  #ramp = make("div.bd-ramp");
+  #probe = make("div.bd-track", { hidden: "" }, [make("i.bd-mark")]);
+  #handle = make("div.bd-track", {}, [make("i.bd-handle")]);
+  #label = make("span");
+  #labelTrack = make("div.bd-track.bd-threshold-label", {}, [this.#label]);
+  #drawn = { key: "", layer: null };
+  #frame = new Frame(() => this.#update());
+  #probeFrame = new Frame(() => this.#placeProbe());
 
   constructor(state, words, { signal }) {
     this.#state = state;
     this.#words = words;
+    this.#figure.append(this.#bars);
+    this.#figure.setAttribute("preserveAspectRatio", "none");
+    this.#figure.setAttribute("aria-hidden", "true");
+    this.#figure.classList.add("bd-bars");
     this.element = make(
       "div.bd-histogram",
       {
         ...{ tabindex: "0", role: "slider", title: words("thresholdHelp") },
         ...{ "aria-label": words("threshold"), "aria-valuemin": 0, "aria-valuemax": 100 },
       },
-      [this.#canvas, this.#label],
+      [this.#figure, this.#ramp, this.#probe, this.#handle, this.#labelTrack],
     );
-    for (const what of ["content", "view", "probe"]) {
+    for (const what of ["content", "view"]) {
       state.addEventListener(what, () => this.#frame.request(), { signal });
     }
-    const size = new ResizeObserver(() => this.#frame.request());
-    size.observe(this.element);
+    state.addEventListener("probe", () => this.#probeFrame.request(), { signal });
     signal.addEventListener("abort", () => {
-      size.disconnect();
       this.#frame.cancel();
+      this.#probeFrame.cancel();
     });
     this.#listen(signal);
-    this.#draw();
+    this.#update();
   }
 
   #listen(signal) {
@@ -58,6 +72,9 @@ export class Histogram {
       },
       { signal },
     );
+    for (const type of ["pointerup", "pointercancel"]) {
+      element.addEventListener(type, () => this.#state.settle(), { signal });
+    }
     element.addEventListener("keydown", (event) => this.#onKey(event), { signal });
   }
 
@@ -65,7 +82,7 @@ export class Histogram {
     const box = this.element.getBoundingClientRect();
     const share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
     const { low, high } = this.#axis();
-    this.#state.moveThreshold(low + share * (high - low));
+    this.#state.dragThreshold(low + share * (high - low));
   }
 
   #onKey(event) {
@@ -81,77 +98,55 @@ export class Histogram {
     return this.#state.layer.histogramOf(this.#state.image);
   }
 
-  #draw() {
-    this.element.hidden = !this.#state.payload;
-    if (!this.#state.payload) return;
-    const surface = prepareCanvas(this.#canvas);
-    if (!surface) return;
-    const { context, width, height } = surface;
-    const style = getComputedStyle(this.element);
-    const axis = this.#axis();
-    const place = (value) => (width * (value - axis.low)) / (axis.high - axis.low);
-    this.#drawBars(context, width, height, axis, style);
-    const at = Math.min(Math.max(place(this.#state.threshold), 0), width);
-    this.#drawProbe(context, height, place, style);
-    this.#drawHandle(context, at, height, style);
-    this.#placeLabel(at, width);
+  #update() {
+    const { payload } = this.#state;
+    this.element.hidden = !payload;
+    if (!payload) return;
+    this.#drawBars();
+    const { threshold, thresholdPercentile, maskedShare } = this.#state;
+    const at = `${100 * this.#place(threshold)}%`;
+    this.element.style.setProperty("--bd-threshold", at);
+    this.#handle.style.transform = this.#labelTrack.style.transform = `translateX(${at})`;
+    this.#label.style.transform = `translateX(-${at})`;
+    const place = percentile(thresholdPercentile);
+    const masked = this.#words("masked", { share: percentile(100 * maskedShare) });
+    const text = `${number(threshold)} · p${place} · ${masked}`;
+    write(this.#label, text);
+    mark(this.element, { "aria-valuenow": place, "aria-valuetext": text });
+    this.#placeProbe();
   }
 
-  #drawBars(context, width, height, { low, high, shares }, style) {
-    const { colors, limits, threshold } = this.#state;
-    const base = height - RAMP;
+  /** Where a value lies between the ends of the axis, in [0, 1]. */
+  #place(value) {
+    const { low, high } = this.#axis();
+    return Math.min(Math.max((value - low) / (high - low), 0), 1);
+  }
+
+  #drawBars() {
+    const { layer, image, limits, settings, colors } = this.#state;
+    const key = [image, settings.colormap, ...limits].join();
+    if (key === this.#drawn.key && layer === this.#drawn.layer) return;
+    this.#drawn = { key, layer };
+    const { low, high, shares } = this.#axis();
     // Square roots: most pixels are sure, and the few that are not must show as well.
     const tallest = Math.sqrt(Math.max(...shares)) || 1;
-    const bar = width / shares.length;
-    const level = (value) => (value - limits[0]) / (limits[1] - limits[0] || 1);
-    for (let bin = 0; bin < shares.length; bin++) {
-      const value = low + ((high - low) * (bin + 0.5)) / shares.length;
-      const tall = ((base - TEXT) * Math.sqrt(shares[bin])) / tallest;
-      context.globalAlpha = value > threshold ? 1 : 0.55;
-      context.fillStyle = style.getPropertyValue("--bd-bar");
-      context.fillRect(bin * bar, base - tall, Math.max(bar - 0.5, 0.5), tall);
-      context.globalAlpha = 1;
-      context.fillStyle = cssColor(colors, level(value));
-      context.fillRect(bin * bar, base, bar + 0.5, RAMP);
-    }
-  }
-
-  #drawHandle(context, at, height, style) {
-    const color = style.getPropertyValue("--bd-ink");
-    const x = Math.min(Math.max(at, 1), context.canvas.clientWidth - 1);
-    context.fillStyle = color;
-    context.fillRect(x - 0.75, TEXT, 1.5, height - TEXT);
-    context.beginPath();
-    context.roundRect(x - 4, (height + TEXT) / 2 - 9, 8, 16, 4);
-    context.fill();
-    context.lineWidth = 1.5;
-    context.strokeStyle = style.getPropertyValue("--bd-ground");
-    context.stroke();
+    const bar = (share, bin) => `M${bin} 1V${1 - Math.sqrt(share) / tallest}h.86V1z`;
+    this.#figure.setAttribute("viewBox", `0 0 ${shares.length} 1`);
+    this.#bars.setAttribute("d", [...shares].map(bar).join(""));
+    const stops = Array.from({ length: COLORS + 1 }, (_, stop) => {
+      const value = low + ((high - low) * stop) / COLORS;
+      return cssColor(colors, (value - limits[0]) / (limits[1] - limits[0] || 1));
+    });
+    this.#ramp.style.background = `linear-gradient(to right, ${stops.join()})`;
   }
 
   /** Where the pixel under the pointer stands among the others. */
-  #drawProbe(context, height, place, style) {
-    const { probe, layer, image } = this.#state;
-    if (!probe) return;
-    const x = place(layer.sample(image, probe.u, probe.v));
-    context.fillStyle = style.getPropertyValue("--bd-accent");
-    context.beginPath();
-    context.moveTo(x, height - RAMP);
-    context.lineTo(x - 4, height - RAMP - 7);
-    context.lineTo(x + 4, height - RAMP - 7);
-    context.fill();
-  }
-
-  #placeLabel(at, width) {
-    const { threshold, thresholdPercentile, maskedShare } = this.#state;
-    const place = percentile(thresholdPercentile);
-    const share = percentile(100 * maskedShare);
-    const masked = this.#words("masked", { share });
-    this.#label.textContent = `${number(threshold)} · p${place} · ${masked}`;
-    const half = this.#label.offsetWidth / 2;
-    const x = Math.min(Math.max(at, half), Math.max(width - half, half));
-    this.#label.style.transform = `translateX(${x - half}px)`;
-    this.element.setAttribute("aria-valuenow", place);
-    this.element.setAttribute("aria-valuetext", this.#label.textContent);
+  #placeProbe() {
+    const { probe, payload } = this.#state;
+    this.#probe.hidden = !probe || !payload;
+    if (this.#probe.hidden) return;
+    const { layer, image } = this.#state;
+    const at = 100 * this.#place(layer.sample(image, probe.u, probe.v));
+    this.#probe.style.transform = `translateX(${at}%)`;
   }
 }

@@ -13,6 +13,11 @@ export class Images {
     return this.#urls.length;
   }
 
+  /** @returns {string | null} */
+  url(image) {
+    return this.#urls[image] ?? null;
+  }
+
   /** @returns {Promise<HTMLImageElement | null>} */
   full(image) {
     if (!this.count) return Promise.resolve(null);

@@ -1,6 +1,6 @@
 /** The values of all signals under the pointer, in their units and as percentile of the image. */
 
-import { Frame, make } from "./dom.js";
+import { Frame, make, write } from "./dom.js";
 import { number, percentile } from "./format.js";
 
 export class Readout {
@@ -27,13 +27,16 @@ export class Readout {
   #build() {
     const { payload } = this.#state;
     this.element.hidden = !payload;
-    const step = payload && this.#state.stepLayer;
-    const layers = payload ? [...payload.signals, ...(step ? [step] : [])] : [];
+    if (!payload) return;
+    const step = this.#state.stepLayer;
+    const layers = [...payload.signals, ...(step ? [step] : [])];
     if (layers.some((layer, index) => this.#cells[index]?.layer !== layer)) this.#cells = [];
     if (this.#cells.length !== layers.length) {
       this.#cells = layers.map((layer) => this.#row(layer));
       this.#rows.replaceChildren(...this.#cells.map(({ row }) => row));
     }
+    const { layer: shown } = this.#state;
+    for (const { layer, row } of this.#cells) row.classList.toggle("bd-shown", layer === shown);
     this.#update();
   }
 
@@ -56,22 +59,22 @@ export class Readout {
   #update() {
     const { payload, image, probe } = this.#state;
     if (!payload) return;
-    const { layer: shown } = this.#state;
     const { width, height, batch } = payload;
     const x = probe && Math.floor(probe.u * width);
     const y = probe && Math.floor(probe.v * height);
-    this.#place.textContent =
-      batch > 1 ? this.#words("image", { image: image + 1, count: batch }) : "";
-    this.#note.textContent = probe ? this.#words("pixel", { x, y }) : this.#words("wholeImage");
-    for (const { layer, row, value, place, bar } of this.#cells) {
+    write(
+      this.#place,
+      batch > 1 ? this.#words("image", { image: image + 1, count: batch }) : "",
+    );
+    write(this.#note, probe ? this.#words("pixel", { x, y }) : this.#words("wholeImage"));
+    for (const { layer, value, place, bar } of this.#cells) {
       const found = probe
         ? layer.sample(image, (x + 0.5) / width, (y + 0.5) / height)
         : layer.scores[image];
       const rank = layer.percentileOf(image, found);
-      value.textContent = number(found);
-      place.textContent = probe ? `p${percentile(rank)}` : "";
-      bar.style.width = probe ? `${rank}%` : "0";
-      row.classList.toggle("bd-shown", layer === shown);
+      write(value, number(found));
+      write(place, probe ? `p${percentile(rank)}` : "");
+      bar.style.transform = `scaleX(${probe ? rank / 100 : 0})`;
     }
   }
 }

@@ -2,8 +2,6 @@
 
 /** @typedef {import("./grid.js").Grid} Grid */
 
-const FAR = 1e9;
-
 /**
  * A grid whose zero line is the outline of the region; positive inside.
  * @param {Grid} grid
@@ -12,70 +10,90 @@ const FAR = 1e9;
  * @param {number} smallest area of a region that stays, in pixels of the grid
  * @returns {Grid}
  */
-export function region(grid, threshold, growth = 0, smallest = 0) {
-  const { values, height, width } = grid;
-  if (!growth && smallest <= 1) {
-    return { values: values.map((value) => value - threshold), height, width };
-  }
-  const inside = Uint8Array.from(values, (value) => (value > threshold ? 1 : 0));
+export function region({ values, height, width }, threshold, growth = 0, smallest = 0) {
+  const above = new Float32Array(values.length);
+  for (let i = 0; i < values.length; i++) above[i] = values[i] - threshold;
+  if (!growth && smallest <= 1) return { values: above, height, width };
+  const inside = new Uint8Array(values.length);
+  for (let i = 0; i < values.length; i++) inside[i] = above[i] > 0 ? 1 : 0;
   if (smallest > 1) dropSmall(inside, height, width, smallest);
-  const bare = values.map((value, index) => {
-    const above = value - threshold;
-    return above > 0 && !inside[index] ? -above : above;
-  });
-  if (!growth) return { values: bare, height, width };
-  const target = growth > 0 ? inside : inside.map((bit) => 1 - bit);
-  const distances = distanceTo(target, height, width);
-  const result = distances.map((distance) =>
-    growth > 0 ? growth + 0.5 - distance : distance - 0.5 + growth,
-  );
+  if (!growth) {
+    for (let i = 0; i < values.length; i++) {
+      if (above[i] > 0 && !inside[i]) above[i] = -above[i];
+    }
+    return { values: above, height, width };
+  }
+  if (growth < 0) for (let i = 0; i < inside.length; i++) inside[i] = 1 - inside[i];
+  const result = distanceTo(inside, height, width);
+  const [sign, offset] = growth > 0 ? [-1, growth + 0.5] : [1, growth - 0.5];
+  for (let i = 0; i < result.length; i++) result[i] = offset + sign * result[i];
   return { values: result, height, width };
 }
 
 /**
- * Euclidean distance of every pixel to the nearest one that is set (Felzenszwalb and
- * Huttenlocher, "Distance Transforms of Sampled Functions", 2012).
+ * Euclidean distance of every pixel to the nearest one that is set, infinite where none is: first
+ * along the columns, then by the lower envelope of parabolas along the rows (Meijster et al., "A
+ * General Algorithm for Computing Distance Transforms in Linear Time", 2000).
  * @param {Uint8Array} set
+ * @returns {Float32Array}
  */
 export function distanceTo(set, height, width) {
-  const squared = Float64Array.from(set, (bit) => (bit ? 0 : FAR));
-  const line = new LowerEnvelope(Math.max(height, width));
-  for (let x = 0; x < width; x++) line.transform(squared, x, width, height);
-  for (let y = 0; y < height; y++) line.transform(squared, y * width, 1, width);
-  return Float32Array.from(squared, Math.sqrt);
+  const distances = alongColumns(set, height, width);
+  const line = new LowerEnvelope(width);
+  for (let start = 0; start < distances.length; start += width) {
+    line.transform(distances.subarray(start, start + width));
+  }
+  return distances;
 }
 
-/** The lower envelope of parabolas, on one row or column at a time. */
+function alongColumns(set, height, width) {
+  const distances = new Float32Array(set.length);
+  const { length } = set;
+  for (let i = 0; i < length; i++) {
+    distances[i] = set[i] ? 0 : i < width ? Infinity : distances[i - width] + 1;
+  }
+  for (let i = length - width - 1; i >= 0; i--) {
+    const below = distances[i + width] + 1;
+    if (below < distances[i]) distances[i] = below;
+  }
+  return distances;
+}
+
+/** The lower envelope of the parabolas over one row. */
 class LowerEnvelope {
-  constructor(longest) {
-    this.input = new Float64Array(longest);
-    this.vertex = new Int32Array(longest);
-    this.start = new Float64Array(longest + 1);
+  constructor(width) {
+    this.vertex = new Int32Array(width);
+    this.height = new Float64Array(width);
+    this.start = new Float64Array(width + 1);
   }
 
-  transform(data, offset, stride, count) {
-    const { input, vertex, start } = this;
-    for (let i = 0; i < count; i++) input[i] = data[offset + i * stride];
-    let last = 0;
-    vertex[0] = 0;
-    start[0] = -Infinity;
-    start[1] = Infinity;
-    for (let i = 1; i < count; i++) {
-      let meets = crossing(input, i, vertex[last]);
-      while (meets <= start[last]) meets = crossing(input, i, vertex[--last]);
-      vertex[++last] = i;
-      start[last] = meets;
-      start[last + 1] = Infinity;
+  /** Turns distances along the columns into distances in the plane, in place. */
+  transform(row) {
+    const { vertex, height, start } = this;
+    let count = 0;
+    for (let x = 0; x < row.length; x++) {
+      if (row[x] === Infinity) continue;
+      const own = row[x] * row[x];
+      let meets = -Infinity;
+      while (count) {
+        const last = vertex[count - 1];
+        meets = (own + x * x - height[count - 1] - last * last) / (2 * (x - last));
+        if (meets > start[count - 1]) break;
+        meets = -Infinity;
+        count--;
+      }
+      vertex[count] = x;
+      height[count] = own;
+      start[count++] = meets;
     }
-    for (let i = 0, k = 0; i < count; i++) {
-      while (start[k + 1] < i) k++;
-      data[offset + i * stride] = (i - vertex[k]) ** 2 + input[vertex[k]];
+    if (!count) return;
+    start[count] = Infinity;
+    for (let x = 0, k = 0; x < row.length; x++) {
+      while (start[k + 1] < x) k++;
+      const aside = x - vertex[k];
+      row[x] = aside ? Math.sqrt(aside * aside + height[k]) : Math.sqrt(height[k]);
     }
   }
-}
-
-function crossing(input, i, j) {
-  return (input[i] + i * i - input[j] - j * j) / (2 * (i - j));
 }
 
 /** Clears the connected regions with fewer pixels than `smallest`; corners connect. */

@@ -1,6 +1,10 @@
-/** The picture: image, heat over it, outline of the mask, and the probe under the pointer. */
+/**
+ * The picture: image, heat over it, outline of the mask, and the probe under the pointer. Each is a
+ * layer of the page, so that opacity, zoom and the image alone need nothing drawn, and the pointer
+ * moves the probe and nothing else.
+ */
 
-import { Frame, make, prepareCanvas } from "./dom.js";
+import { Frame, boxOf, make, prepareCanvas } from "./dom.js";
 
 const SMOOTH_BELOW = 3;
 const LARGEST_ZOOM = 64;
@@ -9,11 +13,18 @@ const PROBE_STEPS = 64;
 export class Stage {
   #state;
   #words;
-  #canvas = make("canvas.bd-canvas");
+  #image = make("img.bd-image", { alt: "", draggable: "false", hidden: "" });
+  #heat = make("canvas.bd-heat");
+  #picture = make("div.bd-picture", {}, [this.#image, this.#heat]);
+  #outline = make("canvas.bd-canvas");
   #probe = make("div.bd-probe", { hidden: "" });
   #message = make("div.bd-message");
   #frame = new Frame(() => this.#draw());
-  #picture = null;
+  #probeFrame = new Frame(() => this.#placeProbe());
+  #loaded = null;
+  #painted = null;
+  #traced = null;
+  #box = { width: 0, height: 0, zoom: 1 };
   #zoom = 1;
   #center = [0.5, 0.5];
   #drag = null;
@@ -29,16 +40,20 @@ export class Stage {
     this.element = make(
       "div.bd-stage",
       { tabindex: "0", role: "img", title: words(zoomable ? "stageLarge" : "stage") },
-      [this.#canvas, this.#probe, this.#message],
+      [this.#picture, this.#outline, this.#probe, this.#message],
     );
     state.addEventListener("content", () => this.#load(), { signal });
     state.addEventListener("view", () => this.#load(), { signal });
-    state.addEventListener("probe", () => this.#placeProbe(), { signal });
-    const size = new ResizeObserver(() => this.redraw());
+    state.addEventListener("probe", () => this.#probeFrame.request(), { signal });
+    const size = new ResizeObserver(() => {
+      this.#box = boxOf(this.element);
+      this.redraw();
+    });
     size.observe(this.element);
     signal.addEventListener("abort", () => {
       size.disconnect();
       this.#frame.cancel();
+      this.#probeFrame.cancel();
     });
     this.#listen(zoomable, signal);
     this.#load();
@@ -56,7 +71,7 @@ export class Stage {
   }
 
   /** Zooms by a factor; the point at (x, y) of the stage stays where it is. */
-  zoomBy(factor, x = this.element.clientWidth / 2, y = this.element.clientHeight / 2) {
+  zoomBy(factor, x = this.#box.width / 2, y = this.#box.height / 2) {
     const before = this.#area();
     if (!before) return;
     const [u, v] = [(x - before.x) / before.width, (y - before.y) / before.height];
@@ -120,9 +135,10 @@ export class Stage {
 
   /** Where the pointer is in the stage, in its own pixels whatever the host's zoom. */
   #local(event) {
-    const box = this.element.getBoundingClientRect();
-    const zoom = box.width / this.element.clientWidth || 1;
-    return [(event.clientX - box.left) / zoom, (event.clientY - box.top) / zoom];
+    const box = boxOf(this.element);
+    if (box.zoom !== this.#box.zoom) this.redraw();
+    this.#box = box;
+    return [(event.clientX - box.left) / box.zoom, (event.clientY - box.top) / box.zoom];
   }
 
   #move(dx, dy) {
@@ -135,7 +151,7 @@ export class Stage {
   /** Where the image lies in the stage. */
   #area() {
     const { payload } = this.#state;
-    const [width, height] = [this.element.clientWidth, this.element.clientHeight];
+    const { width, height } = this.#box;
     if (!payload || !width || !height) return null;
     const scale = this.#zoom * Math.min(width / payload.width, height / payload.height);
     const size = [payload.width * scale, payload.height * scale];
@@ -153,60 +169,68 @@ export class Stage {
     const { payload, images, image, message } = this.#state;
     this.#message.textContent = payload ? "" : this.#words(message);
     this.element.classList.toggle("bd-empty", !payload);
-    if (payload) {
-      const aspect = payload.width / payload.height;
-      this.element.style.setProperty("--bd-aspect", Math.min(Math.max(aspect, 0.6), 3));
-      const picture = await images.full(image).catch(() => null);
-      if (image !== this.#state.image || images !== this.#state.images) return;
-      this.#picture = picture;
-    }
+    this.redraw();
+    if (!payload) return;
+    const aspect = payload.width / payload.height;
+    this.element.style.setProperty("--bd-aspect", Math.min(Math.max(aspect, 0.6), 3));
+    const url = images.url(image);
+    if (url === this.#loaded) return;
+    const picture = url && (await images.full(image).catch(() => null));
+    if (url !== this.#state.images.url(this.#state.image)) return;
+    this.#loaded = url;
+    if (picture) this.#image.src = picture.src;
+    this.#image.hidden = !picture;
     this.redraw();
   }
 
   #draw() {
-    const surface = prepareCanvas(this.#canvas);
     const area = this.#area();
+    this.#picture.hidden = this.#outline.hidden = !area;
     this.#placeProbe();
-    if (!surface || !area) return;
-    const { context } = surface;
-    const state = this.#state;
-    const { x, y, width, height } = area;
-    if (this.#picture) {
-      context.imageSmoothingEnabled = width / this.#picture.naturalWidth < SMOOTH_BELOW;
-      context.imageSmoothingQuality = "high";
-      context.drawImage(this.#picture, x, y, width, height);
-    }
-    if (state.alone && this.#picture) return;
-    context.imageSmoothingEnabled = true;
-    if (state.settings.display !== "contour" || !this.#picture) {
-      context.globalAlpha = this.#isHeatmap() ? 1 : state.settings.opacity;
-      context.drawImage(state.heat(), x, y, width, height);
-      context.globalAlpha = 1;
-    }
-    this.#drawOutline(context, area);
+    if (!area) return;
+    const { settings, alone, outline } = this.#state;
+    const hasImage = !this.#image.hidden;
+    const smooth = area.width / this.#state.payload.width < SMOOTH_BELOW;
+    this.#image.style.imageRendering = smooth ? "auto" : "pixelated";
+    Object.assign(this.#picture.style, {
+      width: `${area.width}px`,
+      height: `${area.height}px`,
+      transform: `translate(${area.x}px, ${area.y}px)`,
+    });
+    this.#heat.hidden = hasImage && (alone || settings.display === "contour");
+    this.#outline.hidden = hasImage && alone;
+    const opaque = settings.display === "heatmap" || !hasImage;
+    this.#heat.style.opacity = opaque ? 1 : settings.opacity;
+    if (!this.#heat.hidden) this.#paintHeat(this.#state.heat());
+    if (!this.#outline.hidden) this.#drawOutline(outline, area);
   }
 
-  #isHeatmap() {
-    return this.#state.settings.display === "heatmap" || !this.#picture;
+  #paintHeat(heat) {
+    if (heat === this.#painted) return;
+    this.#painted = heat;
+    this.#heat.width = heat.width;
+    this.#heat.height = heat.height;
+    this.#heat.getContext("2d").drawImage(heat, 0, 0);
   }
 
   /** White over a dark seam, so that it shows on any ground. */
-  #drawOutline(context, { x, y, width, height }) {
-    const { outline } = this.#state;
+  #drawOutline(outline, { x, y, width, height }) {
+    const key = [x, y, width, height, this.#box.width, this.#box.height, this.#box.zoom].join();
+    if (outline === this.#traced?.outline && key === this.#traced.key) return;
+    if (outline !== this.#traced?.outline) this.#traced = { outline, path: pathOf(outline) };
+    this.#traced.key = key;
+    const context = prepareCanvas(this.#outline, this.#box);
     context.save();
+    context.lineJoin = "bevel";
     context.beginPath();
     context.rect(x, y, width, height);
     context.clip();
-    context.lineCap = "round";
-    context.beginPath();
-    for (let i = 0; i < outline.length; i += 4) {
-      context.moveTo(x + outline[i] * width, y + outline[i + 1] * height);
-      context.lineTo(x + outline[i + 2] * width, y + outline[i + 3] * height);
-    }
+    const path = new Path2D();
+    path.addPath(this.#traced.path, new DOMMatrix([width, 0, 0, height, x, y]));
     for (const [line, color] of OUTLINE) {
       context.lineWidth = line;
       context.strokeStyle = color;
-      context.stroke();
+      context.stroke(path);
     }
     context.restore();
   }
@@ -225,3 +249,14 @@ const OUTLINE = [
   [3.5, "rgb(0 0 0 / 0.7)"],
   [1.5, "rgb(255 255 255 / 0.95)"],
 ];
+
+/** The outline as a path in the unit square. */
+function pathOf(rings) {
+  const path = new Path2D();
+  for (const ring of rings) {
+    path.moveTo(ring[0], ring[1]);
+    for (let i = 2; i < ring.length; i += 2) path.lineTo(ring[i], ring[i + 1]);
+    path.closePath();
+  }
+  return path;
+}

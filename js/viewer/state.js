@@ -53,6 +53,15 @@ export class ViewerState extends EventTarget {
     this.#settings.write(changes);
   }
 
+  /** The same while a slider is dragged; `settle` ends it. */
+  drag(changes) {
+    this.#settings.writeSoon(changes);
+  }
+
+  settle() {
+    this.#settings.settle();
+  }
+
   show(payload, images) {
     this.payload = payload;
     this.images = images;
@@ -147,20 +156,22 @@ export class ViewerState extends EventTarget {
     return by === "value" ? this.layer.percentileOf(this.image, value) : threshold;
   }
 
-  /** Moves the threshold to a value of the image. */
-  moveThreshold(value) {
-    if (this.settings.threshold_by === "value") this.set({ threshold_value: tidy(value) });
-    else this.moveThresholdTo(this.layer.percentileOf(this.image, value));
+  /** Drags the threshold to a value of the image. */
+  dragThreshold(value) {
+    if (this.settings.threshold_by === "value") this.drag({ threshold_value: tidy(value) });
+    else this.drag(this.#thresholdAt(this.layer.percentileOf(this.image, value)));
   }
 
   /** Moves the threshold to a percentile of the image. */
   moveThresholdTo(percentile) {
+    this.set(this.#thresholdAt(percentile));
+  }
+
+  #thresholdAt(percentile) {
     const inside = Math.min(Math.max(percentile, 0), 100);
-    if (this.settings.threshold_by === "percentile") {
-      this.set({ threshold: Math.round(10 * inside) / 10 });
-    } else {
-      this.set({ threshold_value: tidy(this.layer.valueAt(this.image, inside)) });
-    }
+    return this.settings.threshold_by === "percentile"
+      ? { threshold: Math.round(10 * inside) / 10 }
+      : { threshold_value: tidy(this.layer.valueAt(this.image, inside)) };
   }
 
   /** A canvas with the heat of an image. */
@@ -181,9 +192,9 @@ export class ViewerState extends EventTarget {
     });
   }
 
-  /** The outline of the mask, segments in [0, 1] of the image. */
+  /** The outline of the mask, rings of points x, y in [0, 1] of the image. */
   get outline() {
-    return this.#maskOf().segments;
+    return this.#maskOf().rings;
   }
 
   /** The share of the image that the mask covers, in [0, 1]. */
@@ -201,7 +212,7 @@ export class ViewerState extends EventTarget {
       const result = region(grid, threshold, grow * scale, area * scale * scale);
       let inside = 0;
       for (const value of result.values) if (value > 0) inside++;
-      return { segments: outline(result), share: inside / result.values.length };
+      return { rings: outline(result), share: inside / result.values.length };
     });
   }
 

@@ -1,6 +1,6 @@
 /** The images of a batch in a strip, from sure to unsure, with their scores. */
 
-import { Frame, make } from "./dom.js";
+import { Frame, make, mark, write } from "./dom.js";
 import { number } from "./format.js";
 
 const SIDE = 112;
@@ -10,6 +10,8 @@ export class Thumbnails {
   #words;
   #strip = make("div.bd-strip");
   #tiles = [];
+  #seen = "";
+  #drawn = "";
   #frame = new Frame(() => this.#draw());
 
   constructor(state, words, { signal }) {
@@ -50,6 +52,7 @@ export class Thumbnails {
       return { image, tile, canvas, score, picture: null };
     });
     this.#strip.replaceChildren();
+    this.#seen = this.#drawn = "";
     this.#update();
     // One after another: a batch of large images must not be decoded at once.
     for (const tile of this.#tiles) {
@@ -62,7 +65,7 @@ export class Thumbnails {
   #update() {
     const { payload } = this.#state;
     if (!payload || payload.batch < 2) return;
-    const { order, layer, image } = this.#state;
+    const { order, layer, image, settings, alone, limits } = this.#state;
     const tiles = order.map((index) => this.#tiles[index]);
     const current = [...this.#strip.children];
     if (tiles.some(({ tile }, place) => current[place] !== tile)) {
@@ -70,12 +73,17 @@ export class Thumbnails {
     }
     for (const tile of this.#tiles) {
       const name = this.#words("image", { image: tile.image + 1, count: payload.batch });
-      tile.score.textContent = number(layer.scores[tile.image]);
-      tile.tile.title = `${name}: ${number(layer.scores[tile.image])}`;
-      tile.tile.setAttribute("aria-pressed", String(tile.image === image));
+      const score = number(layer.scores[tile.image]);
+      write(tile.score, score);
+      mark(tile.tile, { title: `${name}: ${score}`, "aria-pressed": tile.image === image });
     }
-    this.#reveal(this.#tiles[image].tile);
-    this.#frame.request();
+    const seen = [image, ...order].join();
+    if (seen !== this.#seen) this.#reveal(this.#tiles[image].tile);
+    this.#seen = seen;
+    const { display, opacity } = settings;
+    const drawn = [layer.name, display, opacity, alone, settings.colormap, ...limits].join();
+    if (drawn !== this.#drawn) this.#frame.request();
+    this.#drawn = drawn;
   }
 
   /** Scrolls the strip, and nothing else, to a tile. */

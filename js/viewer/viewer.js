@@ -95,6 +95,7 @@ export class HeatmapViewer {
 
   dispose() {
     this.#abort.abort();
+    this.state.settle();
     this.#dialog?.dispose();
     this.#panel.dispose();
   }
