@@ -49,6 +49,9 @@ __all__ = ["SECTIONS", "Plan", "main"]
 ARTIFACT = "contrast"
 """What the product's `artifact` stands for where the model takes a prompt."""
 
+BETTER = "contrast, levels 0.4 to 0.85"
+"""Levels that are better than the product's on the section `choice`, at the same cost."""
+
 CALLS = {
     "artifact": 8, "contrast": 8, "contrast, wrong prompts": 8, "contrast, none and wrong": 12,
     "contrast, two draws": 16, "contrast, last layer's part": 8, "|cond - uncond|": 1,
@@ -89,7 +92,7 @@ class Plan:
 
 SECTIONS = {
     "choice": Plan("digits", 1.0, 4000, 320, variants=320, posterior=320),
-    "digits": Plan("digits", 1.0, 5000, 1024, variants=512, posterior=1024, filtering=True),
+    "digits": Plan("digits", 1.0, 5000, 1024, variants=256, posterior=1024, filtering=True),
     "digits-cfg1.5": Plan("digits", 1.5, 6000, 1024, posterior=256),
     "emoji": Plan("emoji", 3.0, 7000, 256, variants=256, posterior=256),
     "letters": Plan("letters", 1.0, 8000, 256, variants=256, posterior=256, filtering=True),
@@ -116,7 +119,7 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
         distances.append(judge.distance(features[-1]))
         contrasts = contrast_maps(scenes, wanted[1])
         reference = {ARTIFACT: contrasts[ARTIFACT]}
-        main.add_maps({"artifact": contrasts[ARTIFACT], **reference})
+        main.add_maps({"artifact": contrasts[ARTIFACT], **reference, BETTER: contrasts[BETTER]})
         main.add_maps({**trajectory_maps(scenes), **free_maps(scenes)})
         main.add_scores("oracle", 1 - probability)
         if wanted[1]:
@@ -184,8 +187,9 @@ def add_neighbours(tables: list[Table], distances: Tensor) -> None:
 def add_combinations(main: Table, variants: Table, posterior: Table) -> None:
     """Sums of standardised scores; which weight is best is read off the section `choice`."""
     for weight in WEIGHTS:
-        parts = {"contrast": 1.0, "trajectory": weight}
-        main.combine(f"contrast + {weight:g} trajectory", parts)
+        for contrast in (ARTIFACT, BETTER):
+            parts = {contrast: 1.0, "trajectory": weight}
+            main.combine(f"{contrast} + {weight:g} trajectory", parts)
     if variants.names:
         parts = {"contrast": 1.0, "contrast, wrong prompts": 1.0, "trajectory": 0.5}
         variants.combine("contrast + wrong prompts + 0.5 trajectory", parts)
@@ -264,7 +268,7 @@ def row_of(table: Table, name: str, truth: str, plan: Plan, own: bool) -> dict[s
 def cost_of(name: str, guidance_scale: float) -> float:
     """Guided evaluations a step beyond the run itself; of a sum, that of its parts."""
     sides = 1 if guidance_scale == 1 else 2
-    if name.startswith("contrast +"):
+    if " + " in name:
         calls = 12 if "wrong" in name else 8
         return (calls / sides + (15 if "posterior" in name else 0)) / STEPS
     for key, evaluations in EVALUATIONS.items():
@@ -274,8 +278,8 @@ def cost_of(name: str, guidance_scale: float) -> float:
 
 
 FILTERS = (
-    "artifact", "trajectory", "contrast + 0.5 trajectory", "posterior", "contrast + 0.5 posterior",
-    "total variation", "|cond - uncond|",
+    "artifact", "trajectory", "contrast + 0.5 trajectory", f"{BETTER} + 1 trajectory",
+    "posterior", "contrast + 0.5 posterior", "total variation", "|cond - uncond|",
 )  # fmt: skip
 
 

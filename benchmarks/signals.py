@@ -89,9 +89,10 @@ def weighted_variance(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
-    """Contrast as the product computes it; with `variants` also the further ideas.
+    """Contrast as the product computes it, and with other levels of noise.
 
-    - other levels of noise, alone and together, and a second draw of noise;
+    With `variants` also the further ideas:
+    - more levels, alone and together, and a second draw of noise;
     - averaged over smaller and larger windows;
     - against wrong labels in place of none;
     - the last layer's part of it (see `Influence`);
@@ -102,20 +103,21 @@ def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
     asked = Remembered(scenes.denoiser.conditional, layer)
     nothing = Remembered(scenes.denoiser.unconditional, layer)
     maps = {"contrast": compare(scenes, asked, nothing, CONTRAST_LEVELS)}
-    if not variants:
-        return maps
     errors = [
         (c.denoised - latent, u.denoised - latent)
         for c, u in zip(asked.calls, nothing.calls, strict=True)
     ]
     raw = [(c.square() - u.square()).mean(1) for c, u in errors]
     sides = (scenes.denoiser.conditional, scenes.denoiser.unconditional)
-    level = {
-        t: smooth(part, RADIUS) for t, part in zip(CONTRAST_LEVELS, raw, strict=True)
-    } | {t: compare(scenes, *sides, (t,), draw=1) for t in HIGH_LEVELS}  # fmt: skip
-    maps |= {f"contrast, level {t:g} alone": part for t, part in level.items()}
+    level = {t: smooth(part, RADIUS) for t, part in zip(CONTRAST_LEVELS, raw, strict=True)}
+    for t in HIGH_LEVELS if variants else HIGH_LEVELS[:1]:
+        level[t] = compare(scenes, *sides, (t,), draw=1)
     for name, chosen in LEVEL_SETS.items():
-        maps[name] = torch.stack([level[t] for t in chosen]).sum(0)
+        if all(t in level for t in chosen):
+            maps[name] = torch.stack([level[t] for t in chosen]).sum(0)
+    if not variants:
+        return maps
+    maps |= {f"contrast, level {t:g} alone": part for t, part in level.items()}
     for radius in (0, 4):
         maps[f"contrast, window radius {radius}"] = smooth(torch.stack(raw).sum(0), radius)
     maps["contrast, two draws"] = maps["contrast"] + compare(
@@ -175,12 +177,13 @@ def wrong_labels(scenes: Scenes) -> Tensor:
 @dataclass(frozen=True)
 class Call:
     denoised: Tensor
-    phi: Tensor
+    phi: Tensor | None
 
 
 @dataclass
 class Remembered:
-    """A side of the contrast that keeps its predictions and last-layer features (B, P, D)."""
+    """A side of the contrast that keeps its predictions, and with `layer` also the last layer's
+    features (B, P, D)."""
 
     denoise: Side
     layer: LastLayer | None
@@ -188,11 +191,12 @@ class Remembered:
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
         if self.layer is None:
-            return self.denoise(z, sigma)
-        with self.layer.tap() as activations:
-            denoised = self.denoise(z, sigma)
-        self.calls.append(Call(denoised, self.layer.features(activations[0])))
-        return denoised
+            self.calls.append(Call(self.denoise(z, sigma), None))
+        else:
+            with self.layer.tap() as activations:
+                denoised = self.denoise(z, sigma)
+            self.calls.append(Call(denoised, self.layer.features(activations[0])))
+        return self.calls[-1].denoised
 
     def replay(self) -> Side:
         """The same predictions again, for the same states in the same order."""
