@@ -1,7 +1,7 @@
 """Which signal finds what is malformed.
 
-    python -m benchmarks.detect [--quick] [--sections choice digits costly digits-cfg1.5 emoji
-                                 letters consistency] [--output docs/evidence/detect.json]
+    python -m benchmarks.detect [--quick] [--output docs/evidence/detect.json] [--sections
+        choice digits costly digits-cfg1.5 emoji letters costly-letters consistency]
 
 Scenes of the digits and of the letters model have four places that can go wrong, an emoji is
 judged whole; the truth is an oracle's (see `benchmarks.judges`). A signal's score of a region is
@@ -32,7 +32,7 @@ from bayesdiff_core.uncertainty import posterior_signal
 from .filtering import DROPPED, RANDOM_DROPS, Filter, PrincipalAxes
 from .judges import FARTHEST, Judge, load_judge
 from .metrics import Interval, spearman
-from .scenes import CHUNK, STEPS, benchmark_model, chunks, sample_scenes
+from .scenes import CHUNK, STEPS, Scenes, benchmark_model, chunks, sample_scenes
 from .setting import Setting
 from .signals import (
     HIGH_LEVELS,
@@ -89,18 +89,30 @@ class Plan:
         count = self.scenes if count is None else min(count, self.scenes)
         return chunks(self.model, self.guidance_scale, count, self.first_seed)
 
+    def sampled(self, count: int) -> Iterator[Scenes]:
+        """The first `count` scenes, from the cache where the section was measured before."""
+        for done, setting in enumerate(self.settings()):
+            left = count - done * CHUNK
+            if left <= 0:
+                return
+            scenes = sample_scenes(setting, done * CHUNK < self.posterior)
+            yield scenes if left >= setting.count else scenes.first(left)
+
 
 SECTIONS = {
     "choice": Plan("digits", 1.0, 4000, 320, variants=320, posterior=320),
     "digits": Plan("digits", 1.0, 5000, 1024, variants=256, posterior=1024, filtering=True),
     "digits-cfg1.5": Plan("digits", 1.5, 6000, 1024, posterior=256),
     "emoji": Plan("emoji", 3.0, 7000, 256, variants=256, posterior=256),
-    "letters": Plan("letters", 1.0, 8000, 256, variants=256, posterior=256, filtering=True),
+    "letters": Plan("letters", 1.0, 8000, 1024, variants=256, posterior=1024, filtering=True),
 }
 QUICK = Plan("digits", 1.0, 5000, 128, posterior=128)
-COSTLY = Plan("digits", 1.0, 5000, 256)
+COSTLY = {
+    "costly": Plan("digits", 1.0, 5000, 256),
+    "costly-letters": Plan("letters", 1.0, 8000, 256),
+}
 COUNTS = {"ensemble M=5": 128, "bayesdiff S=10": 128, "bayesdiff, skip 5": 256}
-"""Scenes of the costly methods, which are run on the first ones of the section `digits`."""
+"""Scenes of the costly methods, run on the first ones of the model's own section."""
 CONSISTENCY = Plan("digits", 1.0, 9000, 48)
 
 Report = Callable[[str], None]
@@ -114,9 +126,9 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
     for done, setting in enumerate(plan.settings()):
         wanted = [done * CHUNK < count for count in (plan.scenes, plan.variants, plan.posterior)]
         scenes = sample_scenes(setting, wanted[2])
-        probability = judge.probability(scenes.latent, scenes.labels)
-        features.append(judge.features(scenes.latent))
-        distances.append(judge.distance(features[-1]))
+        probability, seen = judge.look(scenes.latent, scenes.labels)
+        features.append(seen)
+        distances.append(judge.distance(seen))
         contrasts = contrast_maps(scenes, wanted[1])
         reference = {ARTIFACT: contrasts[ARTIFACT]}
         main.add_maps({"artifact": contrasts[ARTIFACT], **reference, BETTER: contrasts[BETTER]})
@@ -241,11 +253,11 @@ def add_published(
 ) -> Tensor:
     """The published recursion, judged on the pictures it makes, whose features are returned."""
     result = replace(method, seed=setting.seed).sample(setting.process(), setting.posterior)
-    probability = judge.probability(result.latent, labels_of(setting))
+    probability, features = judge.look(result.latent, labels_of(setting))
     table.add_maps({name: result.variance.mean(1).sqrt()})
     table.add_scores("oracle", 1 - probability)
     table.add_truth(category=probability <= 0.5)
-    return judge.features(result.latent)
+    return features
 
 
 def labels_of(setting: Setting) -> Tensor:
@@ -389,14 +401,14 @@ def last_line(details: dict[str, Any]) -> dict[str, dict[str, dict[str, float | 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="128 scenes of digits at cfg 1")
-    parser.add_argument("--sections", nargs="+", choices=[*SECTIONS, "costly", "consistency"])
+    parser.add_argument("--sections", nargs="+", choices=[*SECTIONS, *COSTLY, "consistency"])
     parser.add_argument("--scenes", type=int, help="scenes a section")
     parser.add_argument("--output", type=Path, help="write every figure there, section by section")
     arguments = parser.parse_args()
     details: dict[str, Any] = {}
     if arguments.output and arguments.output.is_file():
         details = json.loads(arguments.output.read_text())
-    plans = SECTIONS | {"costly": COSTLY, "consistency": CONSISTENCY}
+    plans = SECTIONS | COSTLY | {"consistency": CONSISTENCY}
     if arguments.quick:
         plans = {"digits": QUICK}
     start = time.perf_counter()
@@ -405,7 +417,7 @@ def main() -> None:
         if not arguments.quick:
             print(f"[{time.perf_counter() - start:6.0f} s] {text}", flush=True)
 
-    measures = {"costly": costly, "consistency": consistency}
+    measures = dict.fromkeys(COSTLY, costly) | {"consistency": consistency}
     for name in arguments.sections or plans:
         plan = plans[name]
         if arguments.scenes:

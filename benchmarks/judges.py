@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from demo import data
+from demo.bundle import load_decoder
+from demo.letters import FONTS, HELD_OUT_FONTS, letter_batches
 from demo.oracle import Oracle, load_oracle, quadrants
 
 __all__ = ["Judge", "load_judge"]
@@ -49,15 +51,17 @@ class Judge:
         return quadrants(pictures) if self.regions == 4 else pictures[:, None]
 
     @torch.no_grad()
-    def probability(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Probability (B, R) that each region shows its label (B, R)."""
+    def look(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability (B, R) that each region shows its label (B, R), and features (B, R, F)."""
         parts = self.parts(latents)
-        found = self.oracle(parts.flatten(0, 1)).softmax(-1).unflatten(0, labels.shape)
-        return found.gather(-1, labels[..., None])[..., 0]
+        features = self.oracle.features(parts.flatten(0, 1))
+        found = self.oracle.head(features).softmax(-1).unflatten(0, labels.shape)
+        probability = found.gather(-1, labels[..., None])[..., 0]
+        return probability, features.unflatten(0, parts.shape[:2])
 
     def malformed(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Which regions (B, R) do not show their label."""
-        return self.probability(latents, labels) <= 0.5
+        return self.look(latents, labels)[0] <= 0.5
 
     @torch.no_grad()
     def features(self, latents: Tensor) -> Tensor:
@@ -86,9 +90,20 @@ def load_judge(model: str) -> Judge:
             oracle, 4, lambda x: x,
             lambda: data.digits().split()[1].images, lambda: data.digits().split()[0].images,
         )  # fmt: skip
+    if model == "letters":
+        decode = load_decoder(model)
+        return Judge(
+            oracle, 4, decode, lambda: letter_tiles(HELD_OUT_FONTS), lambda: letter_tiles(FONTS)
+        )
     if model == "emoji":
         return Judge(
             oracle, 1, lambda x: x,
             lambda: data.emoji().split()[1].images, lambda: data.emoji().split()[0].images,
         )  # fmt: skip
     raise ValueError(f"There is no judge for the model '{model}'; write one in this module.")
+
+
+def letter_tiles(fonts: tuple[str, ...]) -> Tensor:
+    """Real quadrants (1000, 3, 64, 64) of scenes drawn with these fonts."""
+    scenes, _ = letter_batches(fonts)(250, torch.Generator().manual_seed(0))
+    return quadrants(scenes).flatten(0, 1)

@@ -157,5 +157,5 @@ def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     found = benchmark_model(model)
     denoiser = found.denoiser(labels, 1.0)
     x = torch.randn(len(labels), *found.shape, generator=torch.Generator().manual_seed(seed))
-    final = SolverProcess(ddim, denoiser, x, flow_sigmas(STEPS)).sample()
+    final = SolverProcess(ddim, denoiser, x, flow_sigmas(STEPS, found.shift)).sample()
     return final, pool(contrast_of(denoiser, final), "top10")

@@ -1,9 +1,9 @@
 """Does sampling a malformed region again repair it, and is that better than sampling anew?
 
-    python -m benchmarks.repair [--quick] [--sections grid default choice loop]
-                                [--output docs/evidence/repair.json]
+    python -m benchmarks.repair [--quick] [--sections grid default choice loop letters-default
+                                 letters-choice letters-loop] [--output docs/evidence/repair.json]
 
-Digits at cfg 1, on the scenes of the section `digits` of the detection benchmark.
+Digits and letters at cfg 1, on the scenes of these sections of the detection benchmark.
 
 - `grid` and `default`: quadrants that the oracle finds malformed, and good ones, are sampled again
   under a mask of the whole quadrant; the oracle judges the outcome of every noise mode, start
@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,14 @@ from bayesdiff_core.resample import choose
 
 from .cases import MODES, Case, join, quadrant_case, sample_again
 from .detect import SECTIONS as DETECTION
+from .detect import Plan
 from .judges import load_judge
 from .loop import CONTRAST_COST, Loop, State, begin, one_round, sample_anew
 from .metrics import Interval, auroc, bootstrap
-from .scenes import STEPS, Scenes, sample_scenes
+from .scenes import STEPS
 from .setting import CACHE
 
-__all__ = ["PICTURES", "RULE", "main"]
+__all__ = ["PICTURES", "SUBJECTS", "main"]
 
 PICTURES = CACHE / "loop.safetensors"
 """Where the loop leaves its first scenes, for the pictures of docs/evidence.md."""
@@ -49,13 +50,13 @@ PICTURES = CACHE / "loop.safetensors"
 COUNTS = (1, 2, 4, 8)
 RULES = ("random", "posterior", "trajectory", "contrast", "oracle")
 BATCH = 16
-RULE = Loop(threshold=0.0, grow=4.0)
-"""The fixed rule of the loop, from the section `choice`."""
-
-GROWS = (2.0, 4.0, 8.0)
 ROUNDS = 2
 ANEW = 6
 DEFAULT = ("denoised", 0.7, 4)
+
+SECTIONS = (
+    "grid", "default", "choice", "loop", "letters-default", "letters-choice", "letters-loop",
+)  # fmt: skip
 
 Report = Callable[[str], None]
 
@@ -70,6 +71,28 @@ class Trial:
     posterior: bool = False
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model's scenes, others to choose the rule of the loop on, and that rule as chosen."""
+
+    scenes: Plan
+    choosing: Plan
+    rule: Loop
+    grows: tuple[float, ...]
+
+
+SUBJECTS = {
+    "digits": Subject(
+        DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.1, grow=4.0), (2.0, 4.0, 8.0)
+    ),
+    "letters": Subject(
+        DETECTION["letters"],
+        Plan("letters", 1.0, 8500, 128),
+        Loop(threshold=0.1, grow=1.0, minimum_area=6),
+        (0.0, 1.0, 2.0),
+    ),
+}
+
 GRID = [
     *(Trial("denoised", start, 8) for start in (0.3, 0.5)),
     *(Trial("denoised", start, 8, posterior=True) for start in (0.7, 1.0)),
@@ -80,19 +103,18 @@ GRID = [
 GOOD = [Trial("denoised", start, 4, posterior=True) for start in (0.7, 1.0)]
 
 
-def quadrants(first: int, count: int) -> tuple[Case, Case]:
+def quadrants(subject: Subject, first: int, count: int) -> tuple[Case, Case]:
     """`count` malformed quadrants in the order of their seeds, `first` left out; as many good."""
-    plan = DETECTION["digits"]
-    judge = load_judge("digits")
+    plan = subject.scenes
+    judge = load_judge(plan.model)
     bad: list[Case] = []
     good: list[Case] = []
     have = 0
-    for setting in plan.settings():
-        scenes = sample_scenes(setting, posterior=True)
+    for scenes in plan.sampled(plan.scenes):
         malformed = judge.malformed(scenes.latent, scenes.labels)
         index = malformed.nonzero()
         others = (~malformed).nonzero()
-        generator = torch.Generator().manual_seed(setting.seed)
+        generator = torch.Generator().manual_seed(scenes.setting.seed)
         drawn = others[torch.randperm(len(others), generator=generator)[: len(index)]]
         bad.append(quadrant_case(scenes, index))
         good.append(quadrant_case(scenes, drawn))
@@ -192,13 +214,16 @@ def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Re
     return {"rows": rows, "outside_max_abs": outside}
 
 
-def choice(count: int, report: Report) -> dict[str, Any]:
+def choice(subject: Subject, count: int, report: Report) -> dict[str, Any]:
     """The rule's constants, on scenes of their own: the threshold by how well it tells quadrants
     apart (Youden's J of the highest tenth), the growth by one round of the loop."""
-    judge = load_judge("digits")
-    states = [begin(scenes) for scenes in scenes_of("choice", count)]
+    plan, rule = subject.choosing, subject.rule
+    judge = load_judge(plan.model)
+    states = [begin(scenes) for scenes in plan.sampled(count)]
     bad = torch.cat([judge.malformed(s.recording.final, s.labels) for s in states])
-    top = torch.cat([judge.split(s.map).topk(26, -1).values.mean(-1) for s in states])
+    top = torch.cat(
+        [judge.split(s.map).topk(rule.minimum_area, -1).values.mean(-1) for s in states]
+    )
     values = top.flatten().quantile(torch.linspace(0.5, 0.995, 100))
     gains = [
         ((top > v) & bad).sum() / bad.sum() - ((top > v) & ~bad).sum() / (~bad).sum()
@@ -206,8 +231,8 @@ def choice(count: int, report: Report) -> dict[str, Any]:
     ]
     threshold = round(values[int(torch.stack(gains).argmax())].item(), 3)
     rows = []
-    for grow in GROWS:
-        loop = Loop(threshold, grow)
+    for grow in subject.grows:
+        loop = replace(rule, threshold=threshold, grow=grow)
         done = [one_round(state, loop, seed)[0] for seed, state in enumerate(states)]
         right = torch.cat([right_scenes(state) for state in done])
         cost = torch.cat([state.cost for state in done]).mean().item()
@@ -224,39 +249,30 @@ def choice(count: int, report: Report) -> dict[str, Any]:
     }
 
 
-def scenes_of(section: str, count: int) -> Iterator[Scenes]:
-    plan = DETECTION[section]
-    for setting in plan.settings(count):
-        # The chunks of a detection section are cached whole.
-        whole = replace(setting, count=min(64, plan.scenes))
-        scenes = sample_scenes(whole, posterior=True)
-        keep = torch.arange(setting.count)
-        yield replace(scenes, recording=scenes.recording.select(keep), labels=scenes.labels[keep])
-
-
 def right_scenes(state: State) -> Tensor:
     """1.0 where all regions of a scene are right (B,)."""
     bad = load_judge(state.model).malformed(state.recording.final, state.labels)
     return (~bad).all(1).float()
 
 
-def loop(count: int, report: Report) -> dict[str, Any]:
+def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
     """The loop for up to `ROUNDS` rounds, and sampling anew at the same cost."""
     rounds: list[list[Tensor]] = [[] for _ in range(ROUNDS + 1)]
     costs: list[list[Tensor]] = [[] for _ in range(ROUNDS + 1)]
     regions: list[list[Tensor]] = [[] for _ in range(ROUNDS + 1)]
     flagged, anew_right, anew_score = [], [], []
     outside, shown = 0.0, {}
-    for number, scenes in enumerate(scenes_of("digits", count)):
-        judge = load_judge("digits")
+    plan, rule = subject.scenes, subject.rule
+    judge = load_judge(plan.model)
+    for number, scenes in enumerate(plan.sampled(count)):
         state = begin(scenes)
-        score, found = [state.score], RULE.masks(state.map).flatten(1).any(1)
+        score, found = [state.score], rule.masks(state.map).flatten(1).any(1)
         right = [right_scenes(state)]
         flagged.append(found)
         touched = torch.zeros_like(state.map)
         history = [state]
         for r in range(ROUNDS):
-            state, masks = one_round(state, RULE, 100 * number + r)
+            state, masks = one_round(state, rule, 100 * number + r)
             touched = torch.maximum(touched, masks)
             history.append(state)
         change = (state.recording.final - scenes.latent).abs() * (1 - touched[:, None])
@@ -265,29 +281,32 @@ def loop(count: int, report: Report) -> dict[str, Any]:
             rounds[r].append(right_scenes(at))
             costs[r].append(at.cost)
             regions[r].append(judge.malformed(at.recording.final, at.labels))
-        if number == 0:
+        if number == 0 and plan.model == "digits":
             shown = {
                 "before": scenes.latent, "map": history[0].map, "mask": touched,
                 "after": state.recording.final, "labels": scenes.labels,
                 "bad_before": regions[0][0].float(), "bad_after": regions[-1][0].float(),
             }  # fmt: skip
-        report(f"loop: {(number + 1) * 64} scenes")
+        report(f"loop: chunk {number + 1}")
         for k in range(ANEW):
             # Beyond two more of every scene only those that are flagged are needed.
             index = torch.arange(len(found)) if k < 2 else found.nonzero()[:, 0]
-            latent, value = sample_anew("digits", scenes.labels[index], 50_000 + 100 * number + k)
+            latent, value = sample_anew(
+                plan.model, scenes.labels[index], 50_000 + 100 * number + k
+            )
             good = (~judge.malformed(latent, scenes.labels[index])).all(1).float()
             score.append(spread(value, index, len(found), float("inf")))
             right.append(spread(good, index, len(found), 0.0))
         anew_score.append(torch.stack(score))
         anew_right.append(torch.stack(right))
-        report(f"loop: {(number + 1) * 64} scenes sampled anew")
-    PICTURES.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in shown.items()}, PICTURES)
+        report(f"loop: chunk {number + 1} sampled anew")
+    if shown:
+        PICTURES.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in shown.items()}, PICTURES)
     at = Anew(torch.cat(anew_score, 1), torch.cat(anew_right, 1), torch.cat(flagged))
     return {
         "scenes": len(at.flagged),
-        "rule": asdict(RULE),
+        "rule": asdict(rule),
         "flagged": at.flagged.float().mean().item(),
         "outside_max_abs": outside,
         "rounds": [
@@ -408,8 +427,10 @@ def last_line(details: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="24 quadrants and 64 scenes")
-    parser.add_argument("--sections", nargs="+", choices=["grid", "default", "choice", "loop"])
+    parser.add_argument(
+        "--quick", action="store_true", help="16 quadrants and 32 scenes of digits"
+    )
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS)
     parser.add_argument("--output", type=Path, help="write every figure there, section by section")
     arguments = parser.parse_args()
     details: dict[str, Any] = {}
@@ -421,20 +442,25 @@ def main() -> None:
         if not arguments.quick:
             print(f"[{time.perf_counter() - start:6.0f} s] {text}", flush=True)
 
-    quick = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
+    default = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
     full = [*(("bad", trial) for trial in GRID), *(("good", trial) for trial in GOOD)]
+    cases, scenes = (16, 32) if arguments.quick else (160, 320)
+    digits, letters = SUBJECTS["digits"], SUBJECTS["letters"]
     sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "grid": lambda: grid(quadrants(0, 48), full, report),
-        "default": lambda: grid(quadrants(0, 24 if arguments.quick else 200), quick, report),
-        "choice": lambda: choice(128, report),
-        "loop": lambda: loop(64 if arguments.quick else 320, report),
+        "grid": lambda: grid(quadrants(digits, 0, 48), full, report),
+        "default": lambda: grid(quadrants(digits, 0, cases), default, report),
+        "choice": lambda: choice(digits, 128, report),
+        "loop": lambda: loop(digits, scenes, report),
+        "letters-default": lambda: grid(quadrants(letters, 0, cases), default, report),
+        "letters-choice": lambda: choice(letters, 128, report),
+        "letters-loop": lambda: loop(letters, scenes, report),
     }
     names = arguments.sections or (["default", "loop"] if arguments.quick else list(sections))
     for name in names:
         details[name] = sections[name]()
         if "rows" in details[name]:
             print_rows(details[name])
-        elif name == "loop":
+        elif "rounds" in details[name]:
             print_loop(details[name])
         else:
             print(json.dumps(details[name], indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -33,6 +33,15 @@ class Scenes:
     @property
     def latent(self) -> Tensor:
         return self.recording.final
+
+    def first(self, count: int) -> Scenes:
+        """The first `count` of them."""
+        return Scenes(
+            replace(self.setting, count=count),
+            self.recording.select(slice(count)),
+            self.labels[:count],
+            None if self.variance is None else self.variance[:count],
+        )
 
     @property
     def denoiser(self) -> FlowDenoiser:
