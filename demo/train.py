@@ -79,7 +79,7 @@ RECIPES = {
             class_names=LETTERS,
             depth=2,
         ),
-        steps=6600,
+        steps=7800,
         batch=32,
         time_shift=2.0,
     ),
