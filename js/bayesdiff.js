@@ -45,7 +45,9 @@ function addViewer(node) {
   viewers.set(node, viewer);
   extend(node, "onRemoved", () => viewer.dispose());
   const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, 400), height + 100]);
+  // Vue's widgets are higher than those that the size is computed for.
+  const more = window.LiteGraph?.vueNodesMode ? 280 : 100;
+  node.setSize([Math.max(width, 400), height + more]);
 }
 
 /** A workflow that is opened again in a tab gets its last outputs from the page, a little later. */

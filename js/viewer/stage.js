@@ -49,7 +49,7 @@ export class Stage {
       this.#box = boxOf(this.element);
       this.redraw();
     });
-    size.observe(this.element);
+    size.observe(this.element, { box: "border-box" });
     signal.addEventListener("abort", () => {
       size.disconnect();
       this.#frame.cancel();

@@ -14,6 +14,7 @@ import { FullSize } from "./dialog.js";
 import { Images } from "./images.js";
 import { Panel } from "./panel.js";
 import { isReference, readPayload } from "./payload.js";
+import { Room } from "./room.js";
 import { NodeSettings } from "./settings.js";
 import { ViewerState } from "./state.js";
 import { wordsOf } from "./words.js";
@@ -27,6 +28,7 @@ export class HeatmapViewer {
   #host;
   #words;
   #panel;
+  #room;
   #dialog = null;
   #reference = null;
   #abort = new AbortController();
@@ -42,12 +44,13 @@ export class HeatmapViewer {
     this.#panel = new Panel(this.state, this.#words, { expand: () => this.expand() });
     this.element = this.#panel.element;
     const { signal } = this.#abort;
+    this.#room = new Room(this.element, this.#panel.stage.element, AROUND_STAGE, signal);
     this.element.addEventListener("wheel", (event) => host.zoomCanvas(event), { signal });
     this.widget = node.addDOMWidget(WIDGET, "bayesdiff_viewer", this.element, {
       serialize: false,
       hideOnZoom: false,
       margin: MARGIN,
-      getMinHeight: () => this.#smallestHeight(),
+      getMinHeight: () => SMALLEST_STAGE + this.#room.around + 2 * MARGIN,
       getValue: () => this.saved,
       setValue: (value) => this.restore(value),
     });
@@ -107,14 +110,6 @@ export class HeatmapViewer {
     } catch {
       return null;
     }
-  }
-
-  /** What the parts around the picture need, and the smallest picture that can be read. */
-  #smallestHeight() {
-    const stage = this.#panel.stage.element;
-    const shown = this.state.payload && stage.offsetHeight;
-    const around = shown ? this.element.scrollHeight - stage.offsetHeight : AROUND_STAGE;
-    return SMALLEST_STAGE + around + 2 * MARGIN;
   }
 }
 
