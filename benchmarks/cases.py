@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesdiff_core.flow import FlowDenoiser
 from bayesdiff_core.methods import PRESETS
+from bayesdiff_core.methods.tangent import NU, TangentRun
 from bayesdiff_core.process import Evaluation, SolverProcess, tile
 from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
@@ -132,10 +133,47 @@ def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRu
     )
 
 
+def along_tangents(case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+    """No fresh noise: the recorded state, moved along tangents of the posterior."""
+    moves = posterior_moves(case, run.first_evaluation)
+    # Numbers from the noise itself: every candidate has its own.
+    weights = noise.flatten(1)[:, : len(moves)].unflatten(0, (run.copies, -1))
+    moved = torch.einsum("nbk,kb...->nb...", weights, moves)
+    return run, displaced(run, moved.flatten(0, 1))
+
+
+def independent_pixels(case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+    """The published way, x_t ~ N(E x_t, Var x_t) pixel by pixel (Kou et al. 2024, section 4.2)."""
+    std = posterior_moves(case, run.first_evaluation).square().sum(0).sqrt()
+    return run, displaced(run, noise * tile(std, run.copies))
+
+
+def displaced(run: MaskedRun, moves: Tensor) -> Tensor:
+    """The recorded state at the start, moved inside the mask."""
+    state = tile(run.recording.states[run.first_evaluation], run.copies)
+    return state + moves * tile(run.mask, run.copies)
+
+
+def posterior_moves(case: Case, k: int) -> Tensor:
+    """Moves (K, B, C, H, W) of the state at evaluation k whose squares sum to its variance."""
+    model = benchmark_model(case.model)
+    recording = case.recording
+    process = SolverProcess(ddim, case.denoiser(), recording.states[0], recording.schedule)
+    plan = PRESETS["balanced"].plan(len(recording.sigmas), recording.final.shape[1])
+    tangents = TangentRun(process, model.posterior, plan)
+    process.sample(tangents.evaluate)
+    moves = tangents.state(k)
+    gamma = tangents.gamma.view(1, -1, 1, 1, 1)
+    shifts = moves[: plan.shifts] * (NU * gamma / (NU + plan.draws)).sqrt()
+    return torch.cat([shifts, moves[plan.shifts :] / (NU + plan.draws) ** 0.5])
+
+
 MODES: dict[str, Start] = {
     "denoised": around_prediction,
     "final": around_final,
     "img2img": image_to_image,
+    "posterior, iid": independent_pixels,
+    "posterior, tangents": along_tangents,
 }
 
 

@@ -96,7 +96,8 @@ SUBJECTS = {
 GRID = [
     *(Trial("denoised", start, 8) for start in (0.3, 0.5)),
     *(Trial("denoised", start, 8, posterior=True) for start in (0.7, 1.0)),
-    *(Trial(mode, start, 4) for mode in MODES if mode != "denoised" for start in (0.3, 0.5, 0.7)),
+    *(Trial(mode, start, 4) for mode in ("final", "img2img") for start in (0.3, 0.5, 0.7)),
+    *(Trial(mode, start, 2) for mode in MODES if "posterior" in mode for start in (0.3, 0.5, 0.7)),
 ]
 """At 1.0 nothing of the recording is left inside the mask, so that all modes are one."""
 
