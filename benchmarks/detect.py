@@ -35,8 +35,9 @@ from .metrics import Interval, spearman
 from .scenes import CHUNK, STEPS, Scenes, benchmark_model, chunks, sample_scenes
 from .setting import Setting
 from .signals import (
-    HIGH_LEVELS,
     LEVEL_SETS,
+    OTHER_LEVELS,
+    WEIGHT_T,
     contrast_maps,
     free_maps,
     posterior_maps,
@@ -49,16 +50,16 @@ __all__ = ["SECTIONS", "Plan", "main"]
 ARTIFACT = "contrast"
 """What the product's `artifact` stands for where the model takes a prompt."""
 
-BETTER = "contrast, levels 0.4 to 0.85"
-"""Levels that are better than the product's on the section `choice`, at the same cost."""
+BETTER = tuple(WEIGHT_T)
+"""Levels and weights that are better than the product's on the section `choice`."""
 
 CALLS = {
     "artifact": 8, "contrast": 8, "contrast, wrong prompts": 8, "contrast, none and wrong": 12,
     "contrast, two draws": 16, "contrast, last layer's part": 8, "|cond - uncond|": 1,
     "|cond - uncond|, four levels": 8, "error with the prompt alone": 4,
-    **{f"contrast, level {t:g} alone": 2 for t in (*CONTRAST_LEVELS, *HIGH_LEVELS)},
-    **{f"contrast, window radius {radius}": 8 for radius in (0, 4)},
-    **{name: 2 * len(levels) for name, levels in LEVEL_SETS.items()},
+    **{f"contrast, level {t:g} alone": 2 for t in (*CONTRAST_LEVELS, *OTHER_LEVELS)},
+    **{f"contrast, window radius {radius}": 8 for radius in (0, 1, 4)},
+    **{name: 2 * len(levels) for name, levels in (LEVEL_SETS | WEIGHT_T).items()},
 }  # fmt: skip
 """Network calls of one side beyond the run itself; the other signals below cost none."""
 
@@ -131,7 +132,8 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
         distances.append(judge.distance(seen))
         contrasts = contrast_maps(scenes, wanted[1])
         reference = {ARTIFACT: contrasts[ARTIFACT]}
-        main.add_maps({"artifact": contrasts[ARTIFACT], **reference, BETTER: contrasts[BETTER]})
+        main.add_maps({"artifact": contrasts[ARTIFACT], **reference})
+        main.add_maps({name: contrasts[name] for name in BETTER})
         main.add_maps({**trajectory_maps(scenes), **free_maps(scenes)})
         main.add_scores("oracle", 1 - probability)
         if wanted[1]:
@@ -199,7 +201,7 @@ def add_neighbours(tables: list[Table], distances: Tensor) -> None:
 def add_combinations(main: Table, variants: Table, posterior: Table) -> None:
     """Sums of standardised scores; which weight is best is read off the section `choice`."""
     for weight in WEIGHTS:
-        for contrast in (ARTIFACT, BETTER):
+        for contrast in (ARTIFACT, *BETTER):
             parts = {contrast: 1.0, "trajectory": weight}
             main.combine(f"{contrast} + {weight:g} trajectory", parts)
     if variants.names:
@@ -281,7 +283,8 @@ def cost_of(name: str, guidance_scale: float) -> float:
     """Guided evaluations a step beyond the run itself; of a sum, that of its parts."""
     sides = 1 if guidance_scale == 1 else 2
     if " + " in name:
-        calls = 12 if "wrong" in name else 8
+        first = name.split(" + ")[0]
+        calls = CALLS[first] + (4 if "wrong" in name else 0)
         return (calls / sides + (15 if "posterior" in name else 0)) / STEPS
     for key, evaluations in EVALUATIONS.items():
         if name.startswith(key):
@@ -290,7 +293,8 @@ def cost_of(name: str, guidance_scale: float) -> float:
 
 
 FILTERS = (
-    "artifact", "trajectory", "contrast + 0.5 trajectory", f"{BETTER} + 1 trajectory",
+    "artifact", "trajectory", "contrast + 0.5 trajectory", *BETTER,
+    *(f"{name} + 0.5 trajectory" for name in BETTER),
     "posterior", "contrast + 0.5 posterior", "total variation", "|cond - uncond|",
 )  # fmt: skip
 

@@ -23,6 +23,9 @@ from .metrics import content, gradient_magnitude, residual
 from .scenes import Scenes, benchmark_model, renoise
 
 __all__ = [
+    "LEVEL_SETS",
+    "OTHER_LEVELS",
+    "WEIGHT_T",
     "Influence",
     "contrast_maps",
     "free_maps",
@@ -34,7 +37,7 @@ __all__ = [
 Side = Callable[[Tensor, Tensor], Tensor]
 
 RADIUS = 2
-HIGH_LEVELS = (0.85, 0.95)
+OTHER_LEVELS = (0.85, 0.5, 0.6, 0.8, 0.95)
 LEVEL_SETS = {
     "contrast, levels 0.4 and 0.7": (0.4, 0.7),
     "contrast, levels 0.7 and 0.85": (0.7, 0.85),
@@ -42,6 +45,12 @@ LEVEL_SETS = {
     "contrast, levels 0.4 to 0.85": (0.4, 0.55, 0.7, 0.85),
     "contrast, six levels": (0.25, 0.4, 0.55, 0.7, 0.85, 0.95),
 }
+WEIGHT_T = {
+    "contrast, weight t": (0.4, 0.55, 0.7, 0.85),
+    "contrast, weight t, six levels": (0.4, 0.5, 0.6, 0.7, 0.8, 0.85),
+}
+"""Levels whose squared errors of the velocity are weighted by t, averaged over 3x3 pixels."""
+
 WINDOWS = {
     "trajectory, all steps": (0.0, 1.0),
     "trajectory, first half": (0.0, 0.5),
@@ -89,7 +98,7 @@ def weighted_variance(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
-    """Contrast as the product computes it, and with other levels of noise.
+    """Contrast as the product computes it, and with other levels of noise and weights.
 
     With `variants` also the further ideas:
     - more levels, alone and together, and a second draw of noise;
@@ -107,21 +116,26 @@ def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
         (c.denoised - latent, u.denoised - latent)
         for c, u in zip(asked.calls, nothing.calls, strict=True)
     ]
-    raw = [(c.square() - u.square()).mean(1) for c, u in errors]
     sides = (scenes.denoiser.conditional, scenes.denoiser.unconditional)
-    level = {t: smooth(part, RADIUS) for t, part in zip(CONTRAST_LEVELS, raw, strict=True)}
-    for t in HIGH_LEVELS if variants else HIGH_LEVELS[:1]:
-        level[t] = compare(scenes, *sides, (t,), draw=1)
+    level = {
+        t: (c.square() - u.square()).mean(1)
+        for t, (c, u) in zip(CONTRAST_LEVELS, errors, strict=True)
+    }
+    for draw, t in enumerate(OTHER_LEVELS if variants else OTHER_LEVELS[:-1], start=1):
+        level[t] = compare(scenes, *sides, (t,), draw, radius=0)
     for name, chosen in LEVEL_SETS.items():
         if all(t in level for t in chosen):
-            maps[name] = torch.stack([level[t] for t in chosen]).sum(0)
+            maps[name] = smooth(torch.stack([level[t] for t in chosen]).sum(0), RADIUS)
+    for name, chosen in WEIGHT_T.items():
+        maps[name] = smooth(torch.stack([level[t] / t for t in chosen]).sum(0), 1)
     if not variants:
         return maps
-    maps |= {f"contrast, level {t:g} alone": part for t, part in level.items()}
-    for radius in (0, 4):
-        maps[f"contrast, window radius {radius}"] = smooth(torch.stack(raw).sum(0), radius)
+    maps |= {f"contrast, level {t:g} alone": smooth(part, RADIUS) for t, part in level.items()}
+    whole = torch.stack([level[t] for t in CONTRAST_LEVELS]).sum(0)
+    for radius in (0, 1, 4):
+        maps[f"contrast, window radius {radius}"] = smooth(whole, radius)
     maps["contrast, two draws"] = maps["contrast"] + compare(
-        scenes, *sides, CONTRAST_LEVELS, draw=2
+        scenes, *sides, CONTRAST_LEVELS, draw=9
     )
     wrong = model.denoiser(wrong_labels(scenes), 1.0)
     maps["contrast, wrong prompts"] = compare(
@@ -143,12 +157,17 @@ def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
 
 
 def compare(
-    scenes: Scenes, first: Side, second: Side, levels: Sequence[float], draw: int = 0
+    scenes: Scenes,
+    first: Side,
+    second: Side,
+    levels: Sequence[float],
+    draw: int = 0,
+    radius: int = RADIUS,
 ) -> Tensor:
     """The product's contrast of two sides; `draw` decides the noise."""
     generator = torch.Generator().manual_seed(10_000 * draw + scenes.setting.seed)
     at = [torch.tensor(t) for t in levels]
-    return contrast(first, second, scenes.latent, renoise, at, generator, RADIUS)
+    return contrast(first, second, scenes.latent, renoise, at, generator, radius)
 
 
 def posterior_maps(scenes: Scenes) -> dict[str, Tensor]:
