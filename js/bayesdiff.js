@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { takeRow } from "./viewer/room.js";
 import { HeatmapViewer } from "./viewer/viewer.js";
 
 const NODE = "UncertaintyHeatmap";
@@ -50,14 +51,36 @@ function addViewer(node) {
   node.setSize([Math.max(width, 400), height + more]);
 }
 
-/** A workflow that is opened again in a tab gets its last outputs from the page, a little later. */
+/**
+ * A workflow that comes back, in a tab or by undo, shows what its last run left, which the state
+ * that comes back need not know. The page has the outputs at hand a little later.
+ */
 function refresh(node) {
   const viewer = viewers.get(node);
   if (!viewer) return;
   viewer.refresh();
   setTimeout(() => {
-    if (!viewer.saved) viewer.show(app.nodeOutputs?.[String(node.id)]?.[KEY]?.at(-1));
+    if (node.graph && node.graph === app.canvas.graph) takeRow(viewer.element, node.id);
+    viewer.recall(lastOutput(node)?.[KEY]?.at(-1));
   });
+}
+
+function lastOutput(node) {
+  const workflow = app.extensionManager.workflow?.activeWorkflow;
+  const outputs = { ...app.nodeOutputs, ...workflow?.changeTracker?.nodeOutputs };
+  return executionIds(node.graph, app.rootGraph ?? app.graph, node.id)
+    .map((id) => outputs[id])
+    .find(Boolean);
+}
+
+/** The names under which the server runs a node: in subgraphs with the nodes that hold them. */
+function executionIds(target, graph, id) {
+  if (target === graph) return [String(id)];
+  return (graph?.nodes ?? graph?._nodes ?? [])
+    .filter((holder) => holder.subgraph)
+    .flatMap((holder) =>
+      executionIds(target, holder.subgraph, id).map((inner) => `${holder.id}:${inner}`),
+    );
 }
 
 app.registerExtension({

@@ -12,6 +12,17 @@ import { Frame, boxOf } from "./dom.js";
 const VUE_WIDGETS = ".lg-node-widgets";
 const BORDER = { box: "border-box" };
 
+/**
+ * Puts the viewer of a node that came back by undo into its row: Vue keeps the rows of a node with
+ * the same id, and fills them only once.
+ */
+export function takeRow(element, nodeId) {
+  if (element.isConnected) return;
+  const widgets = document.querySelector(`[data-node-id="${nodeId}"] ${VUE_WIDGETS}`);
+  const row = widgets?.lastElementChild?.lastElementChild;
+  if (row && !row.hasChildNodes()) row.append(element);
+}
+
 export class Room {
   #element;
   #stage;

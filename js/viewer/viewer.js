@@ -31,6 +31,7 @@ export class HeatmapViewer {
   #room;
   #dialog = null;
   #reference = null;
+  #restored = null;
   #abort = new AbortController();
 
   /**
@@ -57,20 +58,40 @@ export class HeatmapViewer {
     this.widget.viewer = this;
   }
 
+  /** @returns {Reference | null} what is shown */
+  get reference() {
+    return this.#reference;
+  }
+
   /** @returns {Saved | string} what the workflow keeps; a string where there is nothing yet */
   get saved() {
-    return this.#reference ? { reference: this.#reference, image: this.state.image } : "";
+    const { image } = this.state;
+    // What came back by undo must be what goes out again, or there is nothing left to redo.
+    if (this.#restored?.image === image) return this.#restored.saved;
+    return this.#reference ? { reference: this.#reference, image } : "";
   }
 
   /** Shows again what a saved workflow was showing, as long as the server still has it. */
   restore(saved) {
-    if (!isReference(saved?.reference)) return;
-    this.state.image = Number(saved.image) || 0;
-    this.show(saved.reference);
+    if (isReference(saved?.reference)) {
+      this.state.image = Number(saved.image) || 0;
+      this.#load(saved.reference);
+    }
+    this.#restored = { saved, image: this.state.image };
+  }
+
+  /** Shows the last run, which what was restored need not know. */
+  recall(reference) {
+    return this.#load(reference);
   }
 
   /** @param {Reference} reference what a run of the node left behind */
-  async show(reference) {
+  show(reference) {
+    this.#restored = null;
+    return this.#load(reference);
+  }
+
+  async #load(reference) {
     if (!isReference(reference) || same(reference, this.#reference)) return;
     this.#reference = reference;
     if (!this.state.payload) this.state.showMessage("loading");
