@@ -17,9 +17,10 @@ from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample import MaskedRun
 from bayesdiff_core.samplers import ddim
-from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, trajectory_variance
+from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, smooth, trajectory_variance
 
 from .scenes import Scenes, benchmark_model, renoise
+from .signals import WEIGHT_T
 
 __all__ = [
     "MODES",
@@ -184,6 +185,7 @@ def sample_again(
     seed: int,
     start: Start = around_prediction,
     posterior: bool = False,
+    weighted: bool = False,
 ) -> Candidates:
     """`count` candidates by the sampler of the recording; with `posterior` also that score.
 
@@ -216,7 +218,7 @@ def sample_again(
 
     masks, original = case.masks[:, 0], case.recording.final
     latents = final.unflatten(0, (count, -1))
-    maps = torch.stack([contrast_of(denoiser, latent) for latent in latents])
+    maps = torch.stack([contrast_of(denoiser, latent, weighted) for latent in latents])
     wandering = recorded.denoised.unflatten(1, (count, -1))
     before = trajectory_variance(case.recording.denoised[-len(recorded.denoised) :])
     scores = {
@@ -233,20 +235,28 @@ def sample_again(
         scores,
         {
             "trajectory": pool(before, "mean", masks),
-            "contrast": pool(contrast_of(denoiser, original), "mean", masks),
+            "contrast": pool(contrast_of(denoiser, original, weighted), "mean", masks),
         },
         maps,
         recorded,
     )
 
 
-def contrast_of(denoiser: FlowDenoiser, latent: Tensor) -> Tensor:
-    """Contrast (B, H, W) with the same noise for every latent, so that differences are theirs."""
-    levels = [torch.tensor(t) for t in CONTRAST_LEVELS]
+def contrast_of(denoiser: FlowDenoiser, latent: Tensor, weighted: bool = False) -> Tensor:
+    """Contrast (B, H, W) with the same noise for every latent, so that differences are theirs.
+
+    With `weighted` by the levels and weights of "contrast, weight t" in place of the product's.
+    """
+    sides = (denoiser.conditional, denoiser.unconditional)
     generator = torch.Generator().manual_seed(0)
-    return contrast(
-        denoiser.conditional, denoiser.unconditional, latent, renoise, levels, generator
-    )
+    if not weighted:
+        levels = [torch.tensor(t) for t in CONTRAST_LEVELS]
+        return contrast(*sides, latent, renoise, levels, generator)
+    parts = [
+        contrast(*sides, latent, renoise, [torch.tensor(t)], generator, 0) / t
+        for t in WEIGHT_T["contrast, weight t"]
+    ]
+    return smooth(torch.stack(parts).sum(0), 1)
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ class Plan:
 SECTIONS = {
     "choice": Plan("digits", 1.0, 4000, 320, variants=320, posterior=320),
     "digits": Plan("digits", 1.0, 5000, 1024, variants=256, posterior=1024, filtering=True),
-    "digits-cfg1.5": Plan("digits", 1.5, 6000, 1024, posterior=256),
-    "emoji": Plan("emoji", 3.0, 7000, 256, variants=256, posterior=256),
+    "digits-cfg1.5": Plan("digits", 1.5, 6000, 1024, posterior=128),
+    "emoji": Plan("emoji", 3.0, 7000, 128, variants=64, posterior=128),
     "letters": Plan("letters", 1.0, 8000, 1024, variants=256, posterior=1024, filtering=True),
 }
 QUICK = Plan("digits", 1.0, 5000, 128, posterior=128)
@@ -112,9 +112,9 @@ COSTLY = {
     "costly": Plan("digits", 1.0, 5000, 256),
     "costly-letters": Plan("letters", 1.0, 8000, 256),
 }
-COUNTS = {"ensemble M=5": 128, "bayesdiff S=10": 128, "bayesdiff, skip 5": 256}
+COUNTS = {"ensemble M=5": 64, "bayesdiff S=10": 64, "bayesdiff, skip 5": 128}
 """Scenes of the costly methods, run on the first ones of the model's own section."""
-CONSISTENCY = Plan("digits", 1.0, 9000, 48)
+CONSISTENCY = Plan("digits", 1.0, 9000, 32)
 
 Report = Callable[[str], None]
 

@@ -33,12 +33,14 @@ class Loop:
 
     Pixels above `threshold`, in regions of at least `minimum_area` pixels, grown by `grow`;
     `candidates` of the last share `denoise` of the schedule, the original kept where none has a
-    lower mean contrast in the region.
+    lower mean contrast in the region. With `weighted` contrast has the levels and weights of
+    "contrast, weight t".
     """
 
     threshold: float
     grow: float
-    minimum_area: int = 26
+    weighted: bool = False
+    minimum_area: int = 12
     denoise: float = 0.7
     candidates: int = 4
 
@@ -68,14 +70,14 @@ class State:
         return pool(self.map, "top10")
 
 
-def begin(scenes: Scenes) -> State:
+def begin(scenes: Scenes, loop: Loop) -> State:
     """Sampled and looked at."""
     size = len(scenes.labels)
     return State(
         scenes.setting.model,
         scenes.recording,
         scenes.labels,
-        contrast_of(scenes.denoiser, scenes.latent),
+        contrast_of(scenes.denoiser, scenes.latent, loop.weighted),
         torch.full((size,), float(STEPS + CONTRAST_COST)),
         torch.ones(size, dtype=torch.bool),
     )
@@ -91,10 +93,10 @@ def one_round(state: State, loop: Loop, seed: int) -> tuple[State, Tensor]:
     case = Case(
         state.model, state.recording.select(index), state.labels[index], masks[index][:, None]
     )
-    found = sample_again(case, loop.denoise, loop.candidates, seed)
+    found = sample_again(case, loop.denoise, loop.candidates, seed, weighted=loop.weighted)
     take = best_by_region(found.maps, state.map[index], masks[index])
     recording = compose(case.recording, found.run, take)
-    after = contrast_of(case.denoiser(), recording.final)
+    after = contrast_of(case.denoiser(), recording.final, loop.weighted)
     # Contrast looks at the scene as a whole: what was better region by region may be worse in sum.
     better = pool(after, "top10") < state.score[index]
     active[index[better]] = True
@@ -152,10 +154,10 @@ def insert(into: Recording, new: Recording, index: Tensor, keep: Tensor) -> Reco
     return Recording(states, denoised, into.sigmas, into.schedule, final)
 
 
-def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def sample_anew(model: str, labels: Tensor, seed: int, weighted: bool) -> tuple[Tensor, Tensor]:
     """Fresh scenes (B, C, H, W) for the same labels, and their `artifact` scores (B,)."""
     found = benchmark_model(model)
     denoiser = found.denoiser(labels, 1.0)
     x = torch.randn(len(labels), *found.shape, generator=torch.Generator().manual_seed(seed))
     final = SolverProcess(ddim, denoiser, x, flow_sigmas(STEPS, found.shift)).sample()
-    return final, pool(contrast_of(denoiser, final), "top10")
+    return final, pool(contrast_of(denoiser, final, weighted), "top10")

@@ -1,7 +1,7 @@
 """Does sampling a malformed region again repair it, and is that better than sampling anew?
 
-    python -m benchmarks.repair [--quick] [--sections grid default choice loop letters-default
-                                 letters-choice letters-loop] [--output docs/evidence/repair.json]
+    python -m benchmarks.repair [--quick] [--sections grid default choice loop loop-weight-t
+        letters-default letters-choice letters-loop] [--output docs/evidence/repair.json]
 
 Digits and letters at cfg 1, on the scenes of these sections of the detection benchmark.
 
@@ -55,7 +55,8 @@ ANEW = 6
 DEFAULT = ("denoised", 0.7, 4)
 
 SECTIONS = (
-    "grid", "default", "choice", "loop", "letters-default", "letters-choice", "letters-loop",
+    "grid", "default", "choice", "loop", "loop-weight-t",
+    "letters-default", "letters-choice", "letters-loop",
 )  # fmt: skip
 
 Report = Callable[[str], None]
@@ -81,14 +82,16 @@ class Subject:
     grows: tuple[float, ...]
 
 
+DIGITS = Subject(
+    DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.1, grow=4.0), (2.0, 4.0, 8.0)
+)
 SUBJECTS = {
-    "digits": Subject(
-        DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.1, grow=4.0), (2.0, 4.0, 8.0)
-    ),
+    "digits": DIGITS,
+    "digits, weight t": replace(DIGITS, rule=replace(DIGITS.rule, threshold=0.3, weighted=True)),
     "letters": Subject(
         DETECTION["letters"],
         Plan("letters", 1.0, 8500, 128),
-        Loop(threshold=0.1, grow=1.0, minimum_area=6),
+        Loop(threshold=0.1, grow=1.0, minimum_area=3),
         (0.0, 1.0, 2.0),
     ),
 }
@@ -216,14 +219,17 @@ def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Re
 
 
 def choice(subject: Subject, count: int, report: Report) -> dict[str, Any]:
-    """The rule's constants, on scenes of their own: the threshold by how well it tells quadrants
-    apart (Youden's J of the highest tenth), the growth by one round of the loop."""
+    """The growth of the masks, by one round of the loop on scenes of their own, and how well the
+    threshold tells regions apart there (the best by Youden's J of the highest tenth)."""
     plan, rule = subject.choosing, subject.rule
     judge = load_judge(plan.model)
-    states = [begin(scenes) for scenes in plan.sampled(count)]
+    states = [begin(scenes, rule) for scenes in plan.sampled(count)]
     bad = torch.cat([judge.malformed(s.recording.final, s.labels) for s in states])
     top = torch.cat(
-        [judge.split(s.map).topk(rule.minimum_area, -1).values.mean(-1) for s in states]
+        [
+            judge.split(s.map).topk(max(round(s.map[0].numel() / 40), 1), -1).values.mean(-1)
+            for s in states
+        ]
     )
     values = top.flatten().quantile(torch.linspace(0.5, 0.995, 100))
     gains = [
@@ -233,7 +239,7 @@ def choice(subject: Subject, count: int, report: Report) -> dict[str, Any]:
     threshold = round(values[int(torch.stack(gains).argmax())].item(), 3)
     rows = []
     for grow in subject.grows:
-        loop = replace(rule, threshold=threshold, grow=grow)
+        loop = replace(rule, grow=grow)
         done = [one_round(state, loop, seed)[0] for seed, state in enumerate(states)]
         right = torch.cat([right_scenes(state) for state in done])
         cost = torch.cat([state.cost for state in done]).mean().item()
@@ -242,6 +248,7 @@ def choice(subject: Subject, count: int, report: Report) -> dict[str, Any]:
     before = torch.cat([right_scenes(state) for state in states])
     return {
         "scenes": count,
+        "rule": asdict(rule),
         "threshold": threshold,
         "youden": max(gains).item(),
         "auroc_top10": auroc(top, bad),
@@ -266,7 +273,7 @@ def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
     plan, rule = subject.scenes, subject.rule
     judge = load_judge(plan.model)
     for number, scenes in enumerate(plan.sampled(count)):
-        state = begin(scenes)
+        state = begin(scenes, rule)
         score, found = [state.score], rule.masks(state.map).flatten(1).any(1)
         right = [right_scenes(state)]
         flagged.append(found)
@@ -290,14 +297,11 @@ def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
             }  # fmt: skip
         report(f"loop: chunk {number + 1}")
         for k in range(ANEW):
-            # Beyond two more of every scene only those that are flagged are needed.
-            index = torch.arange(len(found)) if k < 2 else found.nonzero()[:, 0]
             latent, value = sample_anew(
-                plan.model, scenes.labels[index], 50_000 + 100 * number + k
+                plan.model, scenes.labels, 50_000 + 100 * number + k, rule.weighted
             )
-            good = (~judge.malformed(latent, scenes.labels[index])).all(1).float()
-            score.append(spread(value, index, len(found), float("inf")))
-            right.append(spread(good, index, len(found), 0.0))
+            score.append(value)
+            right.append((~judge.malformed(latent, scenes.labels)).all(1).float())
         anew_score.append(torch.stack(score))
         anew_right.append(torch.stack(right))
         report(f"loop: chunk {number + 1} sampled anew")
@@ -316,13 +320,6 @@ def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
             for r in range(ROUNDS + 1)
         ],
     }  # fmt: skip
-
-
-def spread(values: Tensor, index: Tensor, size: int, fill: float) -> Tensor:
-    """Values (n,) at `index` of a vector (size,) of `fill`."""
-    full = torch.full((size,), fill)
-    full[index] = values.float()
-    return full
 
 
 @dataclass(frozen=True)
@@ -347,7 +344,7 @@ class Anew:
         places = self.flagged.float().mean().item() if adaptive else 1.0
         more = extra / places / (STEPS + CONTRAST_COST)
         low = 1 + int(more)
-        if low + 1 > (len(self.scores) if adaptive else 3):
+        if low + 1 > len(self.scores):
             return None
         part = more - int(more)
         mixed = (1 - part) * self.best_of(low) + part * self.best_of(low + 1)
@@ -445,13 +442,14 @@ def main() -> None:
 
     default = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
     full = [*(("bad", trial) for trial in GRID), *(("good", trial) for trial in GOOD)]
-    cases, scenes = (16, 32) if arguments.quick else (160, 320)
+    cases, scenes = (16, 32) if arguments.quick else (160, 96)
     digits, letters = SUBJECTS["digits"], SUBJECTS["letters"]
     sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "grid": lambda: grid(quadrants(digits, 0, 48), full, report),
+        "grid": lambda: grid(quadrants(digits, 0, 32), full, report),
         "default": lambda: grid(quadrants(digits, 0, cases), default, report),
         "choice": lambda: choice(digits, 128, report),
         "loop": lambda: loop(digits, scenes, report),
+        "loop-weight-t": lambda: loop(SUBJECTS["digits, weight t"], scenes, report),
         "letters-default": lambda: grid(quadrants(letters, 0, cases), default, report),
         "letters-choice": lambda: choice(letters, 128, report),
         "letters-loop": lambda: loop(letters, scenes, report),

@@ -143,7 +143,7 @@ def test_sampling_anew_spends_what_it_is_given():
     assert anew.at_cost(19.0, adaptive=False).tolist() == pytest.approx([0.5, 1.0])
     # One scene of two is flagged, so that the same cost buys it twice as many samples.
     assert anew.at_cost(19.0, adaptive=True).tolist() == pytest.approx([1.0, 1.0])
-    assert anew.at_cost(1000.0, adaptive=True) is None
+    assert anew.at_cost(1000.0, adaptive=False) is None
 
 
 def test_posterior_starts_move_the_recorded_state_inside_the_mask_only(monkeypatch):
