@@ -1,10 +1,14 @@
 """Sample a region again and leave the rest of the image alone, to the bit.
 
-Outside the mask the recorded trajectory is replayed: at every evaluation the solver sees the
-recorded state there and the recorded prediction, and the result is the recorded result. Inside,
-fresh noise is put around the recorded denoised prediction of the starting step and the same solver
-runs on. On small models this repaired more than noising the final image did, and drawing
-x_t ~ N(E x_t, Var x_t), as Kou et al. (2024, section 4.2) propose, repaired nothing.
+Outside the mask a `MaskedRun` replays the recorded trajectory: at every evaluation the solver sees
+the recorded state there and the recorded prediction, and the result is the recorded result. A
+`RenoisedRun` has no recording to replay, or runs another solver: outside, the image noised anew
+stands for it, as in plain inpainting, and is put back at the end.
+
+Where the region starts from is the noise mode, see `NOISE_MODES`. On small models fresh noise
+around the recorded denoised prediction repaired the most, and drawing x_t ~ N(E x_t, Var x_t), as
+Kou et al. (2024, section 4.2) propose, repaired nothing: a posterior moves the state by far less
+than a malformed shape would need (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -18,10 +22,19 @@ from torch import Tensor
 from .process import EvaluateStep, tile
 from .recording import Recording
 
-__all__ = ["MaskedRun", "Renoise", "choose"]
+__all__ = ["NOISE_MODES", "MaskedRun", "Renoise", "RenoisedRun", "choose"]
 
 Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(sigma (), noise, clean latent) -> noised state, as the model was trained to see it."""
+
+NOISE_MODES = {
+    "denoised": "fresh noise around what the model predicted at that step; repaired the most",
+    "final": "fresh noise around the final image: stays closer to it",
+    "img2img": "plain inpainting: the final image, outside the mask noised anew at every step",
+    "posterior": "no fresh noise: the state drawn pixel by pixel from the posterior, as published",
+    "posterior_tangents": "no fresh noise: the state moved along the posterior's tangents",
+}
+"""Where a region starts from. The last two need a posterior and move by `MaskedRun.moved`."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +71,31 @@ class MaskedRun:
         """The part of the schedule that runs again."""
         return self.recording.schedule[self.first_step :]
 
-    def start(self, renoise: Renoise, noise: Tensor) -> Tensor:
-        """Initial states (n * B, C, *S) from fresh `noise` of that shape."""
+    def start(self, renoise: Renoise, noise: Tensor, around: str = "denoised") -> Tensor:
+        """Initial states (n * B, C, *S) from fresh `noise` of that shape.
+
+        Around the recorded prediction of the starting step ("denoised") or the result ("final").
+        Raises ValueError where the result still carries noise, so that nothing is around it.
+        """
         k = self.first_evaluation
-        prediction = self._recorded(self.recording.denoised[k], noise)
-        fresh = renoise(self.sigmas[0].to(noise), noise, prediction)
+        centre = self.recording.denoised[k] if around == "denoised" else self.clean
+        fresh = renoise(self.sigmas[0].to(noise), noise, self._recorded(centre, noise))
         return self._blend(fresh, self.recording.states[k])
+
+    def moved(self, moves: Tensor) -> Tensor:
+        """Initial states (n * B, C, *S): the recorded one, moved inside the mask."""
+        state = self.recording.states[self.first_evaluation]
+        return self._recorded(state, moves) + moves * tile(self.mask.to(moves), self.copies)
+
+    @property
+    def clean(self) -> Tensor:
+        """The recorded result (B, C, *S). Raises ValueError where it still carries noise."""
+        if self.recording.schedule[-1] > 0:
+            raise ValueError(
+                "The recorded run stopped before the end of its schedule, so there is no finished "
+                "image to start from. Use the noise mode denoised, or sample to the end."
+            )
+        return self.recording.final
 
     def evaluate(self, denoise: EvaluateStep) -> EvaluateStep:
         """`denoise`, with the recording outside the mask."""
@@ -79,9 +111,7 @@ class MaskedRun:
 
     def finish(self, final: Tensor) -> Tensor:
         """Results (n * B, C, *S): the recorded one, to the bit, where the mask is 0."""
-        blended = self._blend(final, self.recording.final)
-        outside = tile((self.mask == 0).to(final.device), self.copies).expand_as(final)
-        return torch.where(outside, self._recorded(self.recording.final, final), blended)
+        return _composed(final, self.recording.final, self.mask, self.copies)
 
     def original_predictions(self) -> Tensor:
         """Recorded predictions (E', B, C, *S) over the same evaluations, to compare with."""
@@ -91,8 +121,56 @@ class MaskedRun:
         return tile(recorded.to(like), self.copies)
 
     def _blend(self, inside: Tensor, recorded: Tensor) -> Tensor:
-        mask = tile(self.mask.to(inside), self.copies)
-        return inside * mask + self._recorded(recorded, inside) * (1 - mask)
+        return _blended(inside, recorded, self.mask, self.copies)
+
+
+@dataclass(frozen=True)
+class RenoisedRun:
+    """A region of `clean` (B, C, *S) sampled again inside `mask` (B, 1, *S), with no recording.
+
+    Outside, the solver is told at every evaluation that `clean` is the prediction, and the model
+    sees it under the same `noise` (B, C, *S) at that level. The result is `clean`, to the bit,
+    where the mask is 0; on the way there the outside is only as exact as that noise.
+    """
+
+    clean: Tensor
+    mask: Tensor
+    renoise: Renoise
+    noise: Tensor
+    copies: int = 1
+
+    def start(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Initial states (n * B, C, *S) from fresh `noise` of that shape."""
+        fresh = self.renoise(sigma.to(noise), noise, tile(self.clean.to(noise), self.copies))
+        return _blended(fresh, self._at(sigma), self.mask, self.copies)
+
+    def evaluate(self, denoise: EvaluateStep) -> EvaluateStep:
+        """`denoise`, with the image outside the mask."""
+
+        def masked(k: int, z: Tensor, sigma: Tensor) -> Tensor:
+            state = _blended(z, self._at(sigma), self.mask, self.copies)
+            return _blended(denoise(k, state, sigma), self.clean, self.mask, self.copies)
+
+        return masked
+
+    def finish(self, final: Tensor) -> Tensor:
+        """Results (n * B, C, *S): `clean`, to the bit, where the mask is 0."""
+        return _composed(final, self.clean, self.mask, self.copies)
+
+    def _at(self, sigma: Tensor) -> Tensor:
+        return self.renoise(sigma.to(self.noise), self.noise, self.clean.to(self.noise))
+
+
+def _blended(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Tensor:
+    mask = tile(mask.to(inside), copies)
+    return inside * mask + tile(outside.to(inside), copies) * (1 - mask)
+
+
+def _composed(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Tensor:
+    """Blended, and the outside itself where the mask is 0."""
+    untouched = tile((mask == 0).to(inside.device), copies).expand_as(inside)
+    blended = _blended(inside, outside, mask, copies)
+    return torch.where(untouched, tile(outside.to(inside), copies), blended)
 
 
 def choose(scores: Tensor, original: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+from bayesdiff_core.methods.tangent import NU
+from bayesdiff_core.posterior_start import draw_moves, posterior_moves
 from bayesdiff_core.process import SolverProcess, tile
 from bayesdiff_core.recording import Recorder
-from bayesdiff_core.resample import MaskedRun, choose
+from bayesdiff_core.resample import MaskedRun, RenoisedRun, choose
 from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
-from tests.core.linear import LinearDenoiser
+from tests.core.linear import LinearDenoiser, unit_posterior
 
 STEPS = 10
 
@@ -124,3 +126,123 @@ def test_the_lowest_score_wins_and_the_original_stays_when_it_is_best():
     assert best.tolist() == [1, 0, 1]
     assert improved.tolist() == [True, False, True]
     assert choose(scores)[1].all()
+
+
+def renoised_run(name, mask, denoise=0.7, copies=3):
+    process, _, recording = record(name)
+    step, _ = recording.start_of(denoise)
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(copies * 2, 2, 6, 6, generator=generator)
+    run = RenoisedRun(recording.final, mask, renoise, noise[:2], copies)
+    schedule = recording.schedule[step:]
+    again = SolverProcess(
+        process.solver, process.denoiser, run.start(schedule[0], noise), schedule,
+        noise=lambda: torch.randn(noise.shape, generator=generator),
+    )  # fmt: skip
+    return recording, again, run
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("soft", [False, True])
+def test_without_a_recording_the_outside_comes_back_to_the_bit(name, soft):
+    mask = left_half(soft)
+    recording, again, run = renoised_run(name, mask)
+    result = run.finish(again.sample(run.evaluate(again.denoise)))
+    outside = mask.expand_as(recording.final) == 0
+    for candidate in result.unflatten(0, (3, 2)):
+        assert torch.equal(candidate[outside], recording.final[outside])
+        assert ((candidate - recording.final)[..., :3].abs() > 1e-3).float().mean() > 0.9
+
+
+def test_without_a_recording_the_model_sees_the_image_noised_to_its_level():
+    mask = left_half()
+    recording, again, run = renoised_run("ddim", mask, copies=1)
+    seen = []
+
+    def watched(k, z, sigma):
+        seen.append((z, sigma))
+        return again.denoise(k, z, sigma)
+
+    again.sample(run.evaluate(watched))
+    for state, sigma in seen:
+        expected = renoise(sigma, run.noise, recording.final)
+        torch.testing.assert_close(state[..., 3:], expected[..., 3:], rtol=0, atol=0)
+
+
+def test_around_the_final_image_the_start_is_its_noised_state():
+    _, _, recording = record("ddim")
+    masked = MaskedRun(recording, torch.ones(2, 1, 6, 6), 0.7)
+    noise = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    start = masked.start(renoise, noise, "final")
+    torch.testing.assert_close(start, renoise(masked.sigmas[0], noise, recording.final))
+    assert not torch.allclose(start, masked.start(renoise, noise))
+
+
+def test_an_unfinished_image_is_no_centre_for_fresh_noise():
+    process, recorder, _ = record("ddim")
+    unfinished = recorder.finish(process.x, process.sigmas[:-1])
+    masked = MaskedRun(unfinished, left_half(), 0.5)
+    with pytest.raises(ValueError, match="stopped before the end"):
+        masked.start(renoise, process.x, "final")
+
+
+def posterior_process(name="ddim", features=3):
+    generator = torch.Generator().manual_seed(0)
+    denoiser = LinearDenoiser(2, 6, torch.randn(36, features, generator=generator))
+    x = torch.randn(2, 2, 6, 6, generator=generator)
+    process = SolverProcess(SAMPLERS[name], denoiser, x, flow_sigmas(STEPS), name=name)
+    recorder = Recorder(process.trace.evaluations)
+    process.observers.append(recorder)
+    return process, recorder.finish(process.sample(), process.sigmas)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "dpm_solver_2"])
+def test_moves_have_the_variance_of_runs_with_drawn_weights(name):
+    """The truth: whole runs up to the step with weights from the posterior. The tangents are exact
+    for a linear denoiser when refreshed at every evaluation; 256 draws leave about 10% noise."""
+    process, recording = posterior_process(name)
+    posterior = unit_posterior(2, torch.full((3,), 40.0))
+    row = 4
+    moves = posterior_moves(process, posterior, recording, row, probes=258, refreshes=99)
+    drawn = moves[2:].square().sum(0) * (NU + 256) / 256
+    states = []
+    generator = torch.Generator().manual_seed(1)
+    for delta in posterior.draw(256, generator):
+        watched = []
+
+        def evaluate(k, z, sigma, delta=delta, watched=watched):
+            watched.append(z)
+            with process.denoiser.perturbed(delta[None]):
+                return process.denoise(k, z, sigma)
+
+        process.replay(evaluate)
+        states.append(watched[row])
+    truth = torch.stack(states).var(0)
+    assert (drawn / truth).median() == pytest.approx(1, rel=0.15)
+    assert torch.corrcoef(torch.stack([drawn.flatten(), truth.flatten()]))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("along", [False, True])
+def test_drawn_displacements_have_the_variance_of_the_moves(along):
+    generator = torch.Generator().manual_seed(0)
+    moves = torch.randn(5, 2, 2, 6, 6, generator=generator)
+    noise = torch.randn(2 * 4000, 2, 6, 6, generator=generator)
+    drawn = draw_moves(moves, noise, along).unflatten(0, (4000, 2))
+    ratio = drawn.var(0) / moves.square().sum(0)
+    # 4000 draws: the variance is known to 2%, the furthest of 144 pixels to four times that.
+    assert (ratio - 1).abs().max() < 0.1
+    neighbours = torch.corrcoef(drawn[:, 0].flatten(1).T)
+    expected = torch.nn.functional.normalize(moves[:, 0].flatten(1), dim=0)
+    expected = expected.T @ expected if along else torch.eye(72)
+    assert (neighbours - expected).abs().max() < 0.1
+
+
+def test_a_moved_start_leaves_the_outside_and_needs_a_step_behind_it():
+    process, recording = posterior_process()
+    masked = MaskedRun(recording, left_half(), 0.7, copies=2)
+    start = masked.moved(torch.ones(4, 2, 6, 6))
+    state = recording.states[masked.first_evaluation]
+    assert torch.equal(start[:2, ..., 3:], state[..., 3:])
+    torch.testing.assert_close(start[2:, ..., :3], state[..., :3] + 1)
+    with pytest.raises(ValueError, match="Lower denoise"):
+        posterior_moves(process, unit_posterior(2, torch.ones(3)), recording, 0)
