@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.host_location import ROOT
 
-EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+FOLDER = ROOT / "example_workflows"
+EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 ALERTS = """() => [...document.querySelectorAll(".p-toast-message")]
     .map((toast) => toast.textContent)"""
@@ -16,12 +17,47 @@ PAYLOADS = """() => window.app.graph._nodes
     .map((node) => node.widgets.find((w) => w.name === "viewer").viewer.state.payload?.batch)"""
 
 
+OVERLAPS = """() => {
+    const boxes = window.app.graph._nodes.map((node) => [node.title, ...node.getBounding()]);
+    const covers = ([, x, y, w, h], [, left, top, width, height]) =>
+        x < left + width && left < x + w && y < top + height && top < y + h;
+    return boxes.flatMap((one, i) =>
+        boxes.slice(i + 1).filter((two) => covers(one, two)).map((two) => [one[0], two[0]]));
+}"""
+
+THUMBNAIL = """(image) => image.complete && image.naturalWidth >= 256
+    && getComputedStyle(image).visibility === "visible"
+    && Number(getComputedStyle(image).opacity) === 1"""
+
+LOADED = """(types) => {
+    const loaded = window.app.graph._nodes.map((node) => node.type).sort();
+    return JSON.stringify(loaded) === JSON.stringify(types);
+}"""
+
+
+def load_from_template_browser(page, name):
+    """Opens Templates, this extension's category, and clicks the card of an example."""
+    tab = page.tab
+    tab.get_by_text("Templates", exact=True).first.click()
+    tab.get_by_text("comfyui-bayesdiff", exact=True).click()
+    card = tab.get_by_test_id(f"template-workflow-{name}")
+    card.scroll_into_view_if_needed()
+    picture = card.locator("img").first
+    tab.wait_for_function(THUMBNAIL, arg=picture.element_handle())
+    page.screenshot(f"templates-{name}")
+    picture.click()
+    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    types = sorted(node["type"] for node in workflow["nodes"])
+    tab.wait_for_function(LOADED, arg=types)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_it_runs_on_the_bundled_models_and_fills_its_viewers(open_page, path):
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_it_runs_from_the_template_browser_and_fills_its_viewers(open_page, name):
     page = open_page({})
-    page.load_workflow(json.loads(path.read_text(encoding="utf-8")))
+    load_from_template_browser(page, name)
     assert not page.evaluate(ALERTS), "the page does not take the workflow as it is"
+    assert page.evaluate(OVERLAPS) == [], "nodes that cover one another"
     page.run(timeout=600)
     page.tab.wait_for_timeout(1500)
     page.fit_view()

@@ -26,7 +26,9 @@ ARGUMENTS = [
 ]
 ANIMATION_MS = 500
 DEFAULT_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
-HARMLESS = re.compile(r"/favicon\.ico|/user\.css|/userdata|/templates/|/docs/")
+HARMLESS = re.compile(
+    r"/favicon\.ico|/user\.css|/userdata|/templates/|/docs/|core workflow templates"
+)
 """Console errors of a fresh ComfyUI without its optional packages."""
 
 READY = """() => window.app?.graph
