@@ -86,12 +86,13 @@ export class Histogram {
   }
 
   #onKey(event) {
-    const direction = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
-    if (!direction || !this.#state.payload) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.#state.payload) return;
+    const percentile = this.#state.thresholdPercentile;
+    const target = { Home: 0, End: 100 }[event.key] ?? percentile + stepOf(event);
+    if (target === percentile) return;
     event.preventDefault();
     event.stopPropagation();
-    const step = event.shiftKey ? LARGE_STEP : STEP;
-    this.#state.moveThresholdTo(this.#state.thresholdPercentile + direction * step);
+    this.#state.moveThresholdTo(target);
   }
 
   #axis() {
@@ -149,4 +150,11 @@ export class Histogram {
     const at = 100 * this.#place(layer.sample(image, probe.u, probe.v));
     this.#probe.style.transform = `translateX(${at}%)`;
   }
+}
+
+/** By how many percentiles a key moves the threshold. */
+function stepOf({ key, shiftKey }) {
+  const arrow = shiftKey ? LARGE_STEP : STEP;
+  const steps = { ArrowLeft: -arrow, ArrowDown: -arrow, ArrowRight: arrow, ArrowUp: arrow };
+  return { ...steps, PageDown: -LARGE_STEP, PageUp: LARGE_STEP }[key] ?? 0;
 }

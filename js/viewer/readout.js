@@ -9,6 +9,7 @@ export class Readout {
   #place = make("span.bd-place");
   #note = make("span.bd-note");
   #rows = make("div.bd-rows", { role: "table" });
+  #spoken = make("div.bd-spoken", { "aria-live": "polite" });
   #cells = [];
   #frame = new Frame(() => this.#update());
 
@@ -16,7 +17,7 @@ export class Readout {
     this.#state = state;
     this.#words = words;
     const caption = make("div.bd-caption", {}, [this.#place, this.#note]);
-    this.element = make("div.bd-readout", {}, [caption, this.#rows]);
+    this.element = make("div.bd-readout", {}, [caption, this.#rows, this.#spoken]);
     state.addEventListener("content", () => this.#build(), { signal });
     state.addEventListener("view", () => this.#build(), { signal });
     state.addEventListener("probe", () => this.#frame.request(), { signal });
@@ -43,14 +44,14 @@ export class Readout {
   #row(layer) {
     const isStep = this.#state.payload.steps.includes(layer);
     const name = isStep ? "undecided" : layer.name;
-    const value = make("span.bd-number");
-    const place = make("span.bd-number.bd-percentile");
+    const value = make("span.bd-number", { role: "cell" });
+    const place = make("span.bd-number.bd-percentile", { role: "cell" });
     const bar = make("i");
     const row = make("div.bd-row", { role: "row", title: this.#words(`${name}Help`) }, [
-      make("span.bd-name", { text: this.#words(name) }),
+      make("span.bd-name", { role: "rowheader", text: this.#words(name) }),
       value,
-      make("span.bd-unit", { text: this.#words(layer.unit) }),
-      make("span.bd-meter", {}, [bar]),
+      make("span.bd-unit", { role: "cell", text: this.#words(layer.unit) }),
+      make("span.bd-meter", { "aria-hidden": "true" }, [bar]),
       place,
     ]);
     return { layer, row, value, place, bar };
@@ -76,5 +77,14 @@ export class Readout {
       write(place, probe ? `p${percentile(rank)}` : "");
       bar.style.transform = `scaleX(${probe ? rank / 100 : 0})`;
     }
+    if (this.#state.aloud) write(this.#spoken, this.#sentence());
+  }
+
+  /** The place and all values, for who cannot see them. */
+  #sentence() {
+    const values = this.#cells.map(({ row }) =>
+      [...row.children].map((cell) => cell.textContent).filter(Boolean).join(" "),
+    );
+    return [this.#note.textContent, ...values].join("; ");
   }
 }

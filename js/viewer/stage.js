@@ -39,7 +39,10 @@ export class Stage {
     this.#words = words;
     this.element = make(
       "div.bd-stage",
-      { tabindex: "0", role: "img", title: words(zoomable ? "stageLarge" : "stage") },
+      {
+        ...{ tabindex: "0", role: "img", "aria-label": words("picture") },
+        title: words(zoomable ? "stageLarge" : "stage"),
+      },
       [this.#picture, this.#outline, this.#probe, this.#message],
     );
     state.addEventListener("content", () => this.#load(), { signal });
@@ -84,7 +87,8 @@ export class Stage {
   stepProbe(dx, dy) {
     const { u, v } = this.#state.probe ?? { u: 0.5, v: 0.5 };
     const inside = (value) => Math.min(Math.max(value, 0), 1 - 1e-6);
-    this.#state.pointAt({ u: inside(u + dx / PROBE_STEPS), v: inside(v + dy / PROBE_STEPS) });
+    const place = { u: inside(u + dx / PROBE_STEPS), v: inside(v + dy / PROBE_STEPS) };
+    this.#state.pointAt(place, true);
   }
 
   #listen(zoomable, signal) {

@@ -34,6 +34,7 @@ export class ViewerState extends EventTarget {
   image = 0;
   alone = false;
   probe = null;
+  aloud = false;
   #settings;
   #made = new Map();
 
@@ -91,9 +92,13 @@ export class ViewerState extends EventTarget {
     }
   }
 
-  /** @param {{u: number, v: number} | null} place in [0, 1] of the image */
-  pointAt(place) {
+  /**
+   * @param {{u: number, v: number} | null} place in [0, 1] of the image
+   * @param {boolean} aloud whether screen readers are to say what is there
+   */
+  pointAt(place, aloud = false) {
     this.probe = place;
+    this.aloud = aloud;
     this.#tell("probe");
   }
 

@@ -19,6 +19,7 @@ const EN = {
   stageLarge:
     "Wheel, + and −: zoom. Drag: move. 0 or double click: fit. Hold H: the image alone. Left and " +
     "right: other images.",
+  picture: "Image and uncertainty",
   alone: "Hold to see the image alone (H)",
   expand: "Full size (F)",
   close: "Close (Esc)",
@@ -62,6 +63,7 @@ const ZH = {
   loading: "加载中…",
   stage: "指针处的数值显示在下方。按住鼠标或 H 键：只看图像。左右键：切换图像。Shift+方向键：移动探针。F：全尺寸。",
   stageLarge: "滚轮、+、−：缩放。拖动：移动。0 或双击：适应窗口。按住 H：只看图像。左右键：切换图像。",
+  picture: "图像与不确定性",
   alone: "按住只看图像 (H)",
   expand: "全尺寸 (F)",
   close: "关闭 (Esc)",
@@ -109,6 +111,7 @@ const JA = {
   stageLarge:
     "ホイール、+、−：拡大縮小。ドラッグ：移動。0 またはダブルクリック：全体表示。H を押している間：" +
     "画像のみ。左右キー：他の画像。",
+  picture: "画像と不確かさ",
   alone: "押している間、画像のみ表示 (H)",
   expand: "全画面 (F)",
   close: "閉じる (Esc)",

@@ -180,6 +180,7 @@ def test_full_size_zooms_and_closes(run, palette):
     viewer.tab.keyboard.press("Escape")
     viewer.tab.wait_for_timeout(200)
     assert dialog.count() == 0
+    assert "bd-stage" in viewer.page.evaluate("() => document.activeElement.className")
 
 
 def test_every_part_is_reached_by_keyboard(run):
@@ -196,9 +197,16 @@ def test_every_part_is_reached_by_keyboard(run):
     assert viewer.state("image") == order[1]
     viewer.tab.keyboard.press("Shift+ArrowRight")
     assert viewer.state("probe.u") > 0.5
+    viewer.tab.wait_for_timeout(100)
+    spoken = viewer.root.locator(".bd-spoken").inner_text()
+    assert "pixel" in spoken and "Posterior" in spoken, "a screen reader hears the values"
     viewer.root.locator(".bd-histogram").focus()
     viewer.tab.keyboard.press("ArrowLeft")
     assert viewer.widget("threshold") == 89.5
+    viewer.tab.keyboard.press("PageDown")
+    assert viewer.widget("threshold") == 84.5
+    viewer.tab.keyboard.press("End")
+    assert viewer.widget("threshold") == 100
     focused = []
     viewer.root.get_by_role("button", name="Artifact").focus()
     for _ in range(14):
