@@ -44,7 +44,6 @@ def load_from_template_browser(page, name):
     card.scroll_into_view_if_needed()
     picture = card.locator("img").first
     tab.wait_for_function(THUMBNAIL, arg=picture.element_handle())
-    page.screenshot(f"templates-{name}")
     picture.click()
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     types = sorted(node["type"] for node in workflow["nodes"])

@@ -65,9 +65,8 @@ def test_another_tab_and_back_changes_nothing(run, vue):
     assert stage_pixels(viewer).tobytes() == pixels.tobytes()
 
 
-@both
-def test_undo_takes_back_a_threshold_and_keeps_the_picture(run, vue):
-    viewer = run(vue)
+def test_undo_takes_back_a_threshold_and_keeps_the_picture(run):
+    viewer = run(vue=True)
     page = viewer.page
     drag_threshold(viewer, 0.6)
     seen = page.evaluate(SEEN)
