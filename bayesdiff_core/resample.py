@@ -129,19 +129,20 @@ class RenoisedRun:
     """A region of `clean` (B, C, *S) sampled again inside `mask` (B, 1, *S), with no recording.
 
     Outside, the solver is told at every evaluation that `clean` is the prediction, and the model
-    sees it under the same `noise` (B, C, *S) at that level. The result is `clean`, to the bit,
-    where the mask is 0; on the way there the outside is only as exact as that noise.
+    sees `outside(sigma, noise, clean)`, always with the same `noise` (B, C, *S). The result is
+    `clean`, to the bit, where the mask is 0; on the way the model saw the surroundings only as
+    well as that noise stands for a real run's.
     """
 
     clean: Tensor
     mask: Tensor
-    renoise: Renoise
+    outside: Renoise
     noise: Tensor
     copies: int = 1
 
-    def start(self, sigma: Tensor, noise: Tensor) -> Tensor:
-        """Initial states (n * B, C, *S) from fresh `noise` of that shape."""
-        fresh = self.renoise(sigma.to(noise), noise, tile(self.clean.to(noise), self.copies))
+    def start(self, renoise: Renoise, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Initial states (n * B, C, *S) at level `sigma` from fresh `noise` of that shape."""
+        fresh = renoise(sigma.to(noise), noise, tile(self.clean.to(noise), self.copies))
         return _blended(fresh, self._at(sigma), self.mask, self.copies)
 
     def evaluate(self, denoise: EvaluateStep) -> EvaluateStep:
@@ -158,7 +159,7 @@ class RenoisedRun:
         return _composed(final, self.clean, self.mask, self.copies)
 
     def _at(self, sigma: Tensor) -> Tensor:
-        return self.renoise(sigma.to(self.noise), self.noise, self.clean.to(self.noise))
+        return self.outside(sigma.to(self.noise), self.noise, self.clean.to(self.noise))
 
 
 def _blended(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Tensor:

@@ -136,7 +136,8 @@ def renoised_run(name, mask, denoise=0.7, copies=3):
     run = RenoisedRun(recording.final, mask, renoise, noise[:2], copies)
     schedule = recording.schedule[step:]
     again = SolverProcess(
-        process.solver, process.denoiser, run.start(schedule[0], noise), schedule,
+        process.solver, process.denoiser, run.start(renoise, schedule[0], noise),
+        schedule,
         noise=lambda: torch.randn(noise.shape, generator=generator),
     )  # fmt: skip
     return recording, again, run
