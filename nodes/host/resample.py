@@ -13,7 +13,14 @@ from torch import Tensor
 
 from ...bayesdiff_core.process import tile
 from ...bayesdiff_core.recording import Recorder, Recording
-from ...bayesdiff_core.resample import MaskedRun, choose
+from ...bayesdiff_core.region_choice import (
+    compose,
+    paint,
+    pick_regions,
+    region_labels,
+    region_scores,
+)
+from ...bayesdiff_core.resample import MaskedRun
 from ...bayesdiff_core.signals import LATE, TrajectoryVariance, trajectory_variance
 from ...bayesdiff_core.uncertainty import Signal, Uncertainty
 from .checks import check_batches, check_latent
@@ -167,19 +174,19 @@ class _ResampleSampler(comfy.samplers.KSAMPLER):
     def _choose(
         self, guider: Any, candidates: Tensor, original: Tensor, options: dict[str, Any]
     ) -> Tensor:
-        """The best candidates (B, C, *S); leaves result and report behind."""
+        """The best candidate of every region (B, C, *S); leaves result and report behind."""
         rule = self._rule(guider)
         maps = self._maps(rule, guider, torch.cat([candidates, original]), options)
-        scores = _pool(maps, self.run.mask.to(maps)).cpu()
-        before = scores[-1] if self.repair.keep_original and rule != "random" else None
-        best, better = choose(scores[:-1], before)
+        labels = region_labels(self.run.mask)
+        scores = region_scores(maps, self.run.mask, labels.to(maps.device)).cpu()
         if rule == "random":
-            best, better = torch.zeros_like(best), torch.ones_like(better)
-        touched = self.run.mask.flatten(1).any(1)
-        chosen = torch.where(better & touched, best, self.run.copies)
-        self.report = _report(rule, scores, chosen, touched)
-        self.result = self._describe(rule, chosen, maps)
-        return _pick(torch.cat([candidates, original]), chosen)
+            picked = torch.where(scores[0].isnan(), -1, 0)
+        else:
+            picked = pick_regions(scores[:-1], scores[-1] if self.repair.keep_original else None)
+        take = paint(picked, labels)
+        self.report = _report(rule, scores, picked)
+        self.result = self._describe(rule, take, maps)
+        return compose(candidates.unflatten(0, (self.run.copies, -1)), original, take)
 
     def _rule(self, guider: Any) -> str:
         two_sided = has_two_sides(guider.conds)
@@ -203,40 +210,40 @@ class _ResampleSampler(comfy.samplers.KSAMPLER):
         original = trajectory_variance(self.run.recording.denoised[first:]).to(maps)
         return torch.cat([maps, original]).unflatten(0, (count, -1))
 
-    def _describe(self, rule: str, chosen: Tensor, maps: Tensor) -> Uncertainty:
-        """The uncertainty of the result: new inside the mask, as it was outside."""
-        inside = self.run.mask[:, 0].cpu() > 0
-        old = self.uncertainty.signal("trajectory").map
-        new = self._trajectory.map().cpu().float()
-        new = _pick(torch.cat([new, old]), chosen)
-        unit = self.uncertainty.signal("trajectory").unit
-        signals = {"trajectory": Signal(torch.where(inside, new, old), unit)}
+    def _describe(self, rule: str, take: Tensor, maps: Tensor) -> Uncertainty:
+        """The uncertainty of the result: new where a candidate was taken, else as it was."""
+        old = self.uncertainty.signal("trajectory")
+        new = self._trajectory.map().cpu().float().unflatten(0, (self.run.copies, -1))
+        signals = {"trajectory": Signal(compose(new, old.map, take), old.unit)}
         if rule == "contrast":
-            best = _pick(maps.flatten(0, 1).cpu().float(), chosen)
-            signals["contrast"] = Signal(best, "latent error")
+            maps = maps.cpu().float()
+            signals["contrast"] = Signal(compose(maps[:-1], maps[-1], take), "latent error")
         history = [*self.uncertainty.metadata.get("resampled", ()), self.report]
         return Uncertainty(
             signals,
-            self._record(chosen),
+            self._record(take),
             None,
             {**self.uncertainty.metadata, "resampled": history, "method": None},
         )
 
-    def _record(self, chosen: Tensor) -> Recording | None:
+    def _record(self, take: Tensor) -> Recording | None:
         """The recording as if the run had taken the chosen way from the start."""
         old, first = self.run.recording, self.run.first_evaluation
         new = self._recorder.finish(self._final, old.schedule)
         if new is None or len(new.states) != len(old.states) - first:
             return None
         copies, mask = self.run.copies, self.run.mask.cpu()
+        inside = tile(mask, copies)
+
+        def taken(candidates: Tensor, recorded: Tensor) -> Tensor:
+            return compose(candidates.to(recorded).unflatten(0, (copies, -1)), recorded, take)
 
         def joined(before: Tensor, after: Tensor) -> Tensor:
-            """Before the start as it was, then the chosen candidate inside the mask."""
+            """Before the start as it was, then the chosen candidates inside the mask."""
             steps = []
             for recorded, candidates in zip(before[first:], after, strict=True):
-                inside = tile(mask, copies)
                 blended = candidates * inside + tile(recorded, copies) * (1 - inside)
-                steps.append(_pick(torch.cat([blended, recorded]), chosen))
+                steps.append(taken(blended, recorded))
             return torch.cat([before[:first], torch.stack(steps).to(before)])
 
         return Recording(
@@ -244,7 +251,7 @@ class _ResampleSampler(comfy.samplers.KSAMPLER):
             joined(old.denoised, new.denoised),
             old.sigmas,
             old.schedule,
-            _pick(torch.cat([new.final, old.final]), chosen),
+            taken(new.final, old.final),
         )
 
 
@@ -280,42 +287,30 @@ class _Later:
         self.observer.observe(self.first + k, z, sigma, denoised)
 
 
-def _pick(candidates: Tensor, chosen: Tensor) -> Tensor:
-    """Row chosen[b] * B + b of tile-major candidates (n * B, ...) for every sample b."""
-    batch = len(chosen)
-    rows = chosen * batch + torch.arange(batch)
-    return candidates[rows.to(candidates.device)]
-
-
-def _pool(maps: Tensor, mask: Tensor) -> Tensor:
-    """Mean of maps (N, B, *S) inside a mask (B, 1, *S): (N, B); NaN where it is empty."""
-    weights = mask[:, 0]
-    axes = tuple(range(1, weights.ndim))
-    return (maps * weights).flatten(2).sum(2) / weights.sum(axes)
-
-
 def _first_late(recording: Recording) -> int:
     """The first evaluation that the trajectory's variance looks at."""
     count = len(recording.sigmas)
     return next(k for k in range(count) if k >= count * (1 - LATE))
 
 
-def _report(rule: str, scores: Tensor, chosen: Tensor, touched: Tensor) -> str:
+def _report(rule: str, scores: Tensor, picked: Tensor) -> str:
+    """A line for each region, from scores (N + 1, B, R), the original's last, and the choice."""
     lines = [f"{len(scores) - 1} candidates, chosen by {rule}: low is good"]
-    for image, choice in enumerate(chosen.tolist()):
-        before, found = scores[-1, image].item(), scores[:-1, image]
-        if not touched[image]:
+    for image, choices in enumerate(picked.tolist()):
+        there = (~scores[:, image].isnan().all(0)).nonzero()[:, 0].tolist()
+        if not there:
             lines.append(f"image {image + 1}: nothing masked")
-        elif choice == len(scores) - 1:
-            lines.append(
-                f"image {image + 1}: kept the original, {before:.4g}; the best candidate has "
-                f"{found.min().item():.4g}"
-            )
-        else:
-            lines.append(
-                f"image {image + 1}: {before:.4g} became {found[choice].item():.4g} with "
-                f"candidate {choice + 1}"
-            )
+        for region in there:
+            name = f", region {region + 1}" if len(there) > 1 else ""
+            before, found = scores[-1, image, region].item(), scores[:-1, image, region]
+            if choices[region] < 0:
+                text = f"kept the original, {before:.4g}; the best candidate has {found.min():.4g}"
+            else:
+                text = (
+                    f"{before:.4g} became {found[choices[region]]:.4g} with candidate "
+                    f"{choices[region] + 1}"
+                )
+            lines.append(f"image {image + 1}{name}: {text}")
     return "\n".join(lines)
 
 

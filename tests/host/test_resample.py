@@ -93,6 +93,34 @@ def test_the_choice_never_makes_the_score_worse(scene, rule):
     assert torch.equal(outside, uncertainty.signal("trajectory").map[..., 8:])
 
 
+@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+def test_every_region_is_judged_on_its_own(scene, rule):
+    """Each region is one of the candidates, or the original, whatever the other one takes."""
+    samples, uncertainty = scene.uncertain()
+    masks = torch.zeros(1, 16, 16)
+    masks[:, 1:7, 1:7] = 1
+    masks[:, 9:15, 9:15] = 1
+    result, after, report = resample(
+        scene, samples, uncertainty, mask=masks, rule=rule, candidates=4
+    )
+    lines = report.splitlines()[1:]
+    assert [line.split(":")[0] for line in lines] == [
+        f"image {image}, region {region}" for image in (1, 2, 3) for region in (1, 2)
+    ]
+    places = [(..., slice(1, 7), slice(1, 7)), (..., slice(9, 15), slice(9, 15))]
+    for number, line in enumerate(lines):
+        image, place = number // 2, places[number % 2]
+        same = torch.equal(result[image][place], samples[image][place])
+        assert same == ("kept the original" in line)
+        assert ("became" in line) != same
+        if not same:
+            before, found = line.split(": ")[1].split(" with ")[0].split(" became ")
+            assert float(found) < float(before)
+    outside = (masks == 0).expand_as(samples)
+    assert torch.equal(result[outside], samples[outside])
+    assert torch.equal(after.recording.final, result)
+
+
 def test_the_result_can_be_resampled_again(scene):
     samples, uncertainty = scene.uncertain(sampler_name="dpmpp_2m")
     once, uncertainty, _ = resample(scene, samples, uncertainty)
