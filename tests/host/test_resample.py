@@ -5,6 +5,7 @@ import torch
 
 from tests.host.conftest import noise
 from tests.host.test_every_sampler import NAMES
+from tests.host.test_traces_left import fingerprint_of_the_host
 
 REFUSED = ["dpm_adaptive", "dpm_fast"]
 """Samplers whose steps depend on the image, or on the length of the schedule."""
@@ -181,3 +182,23 @@ def test_noise_of_the_seed_alone_decides(scene):
     other, _, _ = resample(scene, samples, uncertainty, seed=5)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_cancelling_leaves_nothing_on_the_model(scene, monkeypatch):
+    import comfy.model_management
+    import comfy.utils
+
+    samples, uncertainty = scene.uncertain()
+    before = fingerprint_of_the_host(scene.model)
+
+    def cancel(value, total, preview, node_id=None):
+        comfy.model_management.interrupt_current_processing()
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            resample(scene, samples, uncertainty)
+    assert fingerprint_of_the_host(scene.model) == before
+    result, _, _ = resample(scene, samples, uncertainty)
+    assert torch.equal(result[..., 8:], samples[..., 8:])
