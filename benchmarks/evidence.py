@@ -64,8 +64,11 @@ def blocks(detect: Results, repair: Results) -> dict[str, str]:
         "filtering": filtering(detect),
         "consistency": consistency(detect),
         "grid": grid(repair),
-        "default": default(repair),
-        "loop": loop(repair),
+        "default": default(repair, "default"),
+        "default letters": default(repair, "letters-default"),
+        "loop": loop(repair, "loop"),
+        "loop weight t": loop(repair, "loop-weight-t"),
+        "loop letters": loop(repair, "letters-loop"),
     }
 
 
@@ -254,10 +257,10 @@ def cell(rows: list[Results], mode: str, start: float, rule: str, count: int, ke
     return ""
 
 
-def default(repair: Results) -> str:
-    if "default" not in repair:
+def default(repair: Results, section: str) -> str:
+    if section not in repair:
         return MISSING
-    rows = repair["default"]["rows"]
+    rows = repair[section]["rows"]
     cases = {kind: max(r["cases"] for r in rows if r["kind"] == kind) for kind in ("bad", "good")}
     lines = [
         f"{cases['bad']} malformed and {cases['good']} good quadrants, start 0.7, N = 4.",
@@ -279,17 +282,18 @@ def default(repair: Results) -> str:
         broken = {"mean": 1 - good["mean"], "low": 1 - good["high"], "high": 1 - good["low"]}
         title = f"{rule}, original kept where better" if keep else rule
         lines.append(f"| {title} | {interval(bad)} | {interval(broken)} |")
-    outside = repair["default"]["outside_max_abs"]
+    outside = repair[section]["outside_max_abs"]
     return "\n".join([*lines, "", f"Largest change outside the mask: {outside:g}."])
 
 
-def loop(repair: Results) -> str:
-    if "loop" not in repair:
+def loop(repair: Results, section: str) -> str:
+    if section not in repair:
         return MISSING
-    found = repair["loop"]
+    found = repair[section]
     rule = found["rule"]
+    signal = "contrast, weight t," if rule["weighted"] else "contrast"
     lines = [
-        f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: contrast above "
+        f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: {signal} above "
         f"{rule['threshold']:g}, regions of at least {rule['minimum_area']} pixels, grown by "
         f"{rule['grow']:g}; start {rule['denoise']:g}, N = {rule['candidates']}.",
         "",
