@@ -11,11 +11,11 @@ from torch import Tensor
 
 from bayesdiff_core.flow import FlowDenoiser
 from bayesdiff_core.methods import PRESETS
-from bayesdiff_core.methods.tangent import NU, TangentRun
+from bayesdiff_core.posterior_start import draw_moves, posterior_moves
 from bayesdiff_core.process import Evaluation, SolverProcess, tile
 from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
-from bayesdiff_core.resample import MaskedRun
+from bayesdiff_core.resample import MaskedRun, RenoisedRun
 from bayesdiff_core.samplers import ddim
 from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, smooth, trajectory_variance
 
@@ -33,8 +33,10 @@ __all__ = [
     "sample_again",
 ]
 
-Start = Callable[["Case", MaskedRun, Tensor], tuple[MaskedRun, Tensor]]
-"""(case, masked run, fresh noise) -> the run, perhaps around something else, and its start."""
+Again = MaskedRun | RenoisedRun
+
+Start = Callable[["Case", MaskedRun, Tensor], tuple[Again, Tensor]]
+"""(case, masked run, fresh noise) -> the run, perhaps without its recording, and its start."""
 
 
 @dataclass(frozen=True)
@@ -111,62 +113,37 @@ def join(cases: list[Case]) -> Case:
     )
 
 
-def around_prediction(case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+def around_prediction(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
     """Fresh noise around the recorded denoised prediction."""
     return run, run.start(renoise, noise)
 
 
-def around_final(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+def around_final(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
     """Fresh noise around the final picture; outside, the recorded run."""
-    final = tile(run.recording.final, run.copies)
-    k = run.first_evaluation
-    return run, run._blend(renoise(run.sigmas[0], noise, final), run.recording.states[k])
+    return run, run.start(renoise, noise, around="final")
 
 
-def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
     """Plain inpainting: the final picture, noised anew at every step, stands for the recording."""
-    final, sigmas = run.recording.final, run.recording.sigmas
-    shared = noise[: len(final)]
-    states = torch.stack([renoise(sigma, shared, final) for sigma in sigmas])
-    pretended = replace(run.recording, states=states, denoised=final.expand_as(states))
-    return replace(run, recording=pretended), renoise(
-        run.sigmas[0], noise, tile(final, run.copies)
-    )
+    plain = RenoisedRun(run.clean, run.mask, renoise, noise[: len(run.clean)], run.copies)
+    return plain, plain.start(renoise, run.sigmas[0], noise)
 
 
-def along_tangents(case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+def along_tangents(case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
     """No fresh noise: the recorded state, moved along tangents of the posterior."""
-    moves = posterior_moves(case, run.first_evaluation)
-    # Numbers from the noise itself: every candidate has its own.
-    weights = noise.flatten(1)[:, : len(moves)].unflatten(0, (run.copies, -1))
-    moved = torch.einsum("nbk,kb...->nb...", weights, moves)
-    return run, displaced(run, moved.flatten(0, 1))
+    return run, run.moved(draw_moves(moves_of(case, run), noise, along=True))
 
 
-def independent_pixels(case: Case, run: MaskedRun, noise: Tensor) -> tuple[MaskedRun, Tensor]:
+def independent_pixels(case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
     """The published way, x_t ~ N(E x_t, Var x_t) pixel by pixel (Kou et al. 2024, section 4.2)."""
-    std = posterior_moves(case, run.first_evaluation).square().sum(0).sqrt()
-    return run, displaced(run, noise * tile(std, run.copies))
+    return run, run.moved(draw_moves(moves_of(case, run), noise, along=False))
 
 
-def displaced(run: MaskedRun, moves: Tensor) -> Tensor:
-    """The recorded state at the start, moved inside the mask."""
-    state = tile(run.recording.states[run.first_evaluation], run.copies)
-    return state + moves * tile(run.mask, run.copies)
-
-
-def posterior_moves(case: Case, k: int) -> Tensor:
-    """Moves (K, B, C, H, W) of the state at evaluation k whose squares sum to its variance."""
-    model = benchmark_model(case.model)
+def moves_of(case: Case, run: MaskedRun) -> Tensor:
     recording = case.recording
     process = SolverProcess(ddim, case.denoiser(), recording.states[0], recording.schedule)
-    plan = PRESETS["balanced"].plan(len(recording.sigmas), recording.final.shape[1])
-    tangents = TangentRun(process, model.posterior, plan)
-    process.sample(tangents.evaluate)
-    moves = tangents.state(k)
-    gamma = tangents.gamma.view(1, -1, 1, 1, 1)
-    shifts = moves[: plan.shifts] * (NU * gamma / (NU + plan.draws)).sqrt()
-    return torch.cat([shifts, moves[plan.shifts :] / (NU + plan.draws) ** 0.5])
+    posterior = benchmark_model(case.model).posterior
+    return posterior_moves(process, posterior, recording, run.first_evaluation)
 
 
 MODES: dict[str, Start] = {
@@ -196,13 +173,14 @@ def sample_again(
     run = MaskedRun(case.recording, case.masks, denoise, count)
     shape = tile(case.recording.final, count).shape
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    run, first = start(case, run, noise)
-    recorder = Recorder(len(run.sigmas) - 1)
+    sigmas = run.sigmas
+    again, first = start(case, run, noise)
+    recorder = Recorder(len(sigmas) - 1)
     process = SolverProcess(
         ddim,
-        InsideMask(denoiser, run),
+        InsideMask(denoiser, again, sigmas),
         first,
-        run.sigmas,
+        sigmas,
         mask=tile(case.masks, count),
         observers=[recorder],
     )
@@ -210,10 +188,10 @@ def sample_again(
     if posterior:
         model = benchmark_model(case.model)
         result = PRESETS["balanced"].sample(process, model.posterior)
-        final, variance = run.finish(result.latent), result.variance
+        final, variance = again.finish(result.latent), result.variance
     else:
-        final = run.finish(process.sample())
-    recorded = recorder.finish(final, run.sigmas)
+        final = again.finish(process.sample())
+    recorded = recorder.finish(final, sigmas)
     assert recorded is not None, recorder.note
 
     masks, original = case.masks[:, 0], case.recording.final
@@ -264,7 +242,8 @@ class InsideMask:
     """A denoiser of a masked run: outside the mask it sees and says what was recorded."""
 
     denoiser: FlowDenoiser
-    run: MaskedRun
+    run: Again
+    sigmas: Tensor
 
     @property
     def output_map(self):  # type: ignore[no-untyped-def]
@@ -289,9 +268,9 @@ class InsideMask:
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
         return self.denoiser.perturbed(deltas)
 
-    def _of(self, z: Tensor) -> MaskedRun:
+    def _of(self, z: Tensor) -> Again:
         """The run for as many copies as z has."""
         return replace(self.run, copies=len(z) // len(self.run.mask))
 
     def _step(self, sigma: Tensor) -> int:
-        return int((self.run.sigmas[:-1] - sigma).abs().argmin())
+        return int((self.sigmas[:-1] - sigma).abs().argmin())

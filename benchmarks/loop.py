@@ -11,10 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayesdiff_core.mask import regions
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recording
+from bayesdiff_core.region_choice import (
+    compose,
+    paint,
+    pick_regions,
+    region_labels,
+    region_scores,
+)
 from bayesdiff_core.samplers import ddim, flow_sigmas
 from bayesdiff_core.selection import Selection
 from bayesdiff_core.signals import CONTRAST_LEVELS
@@ -95,7 +101,7 @@ def one_round(state: State, loop: Loop, seed: int) -> tuple[State, Tensor]:
     )
     found = sample_again(case, loop.denoise, loop.candidates, seed, weighted=loop.weighted)
     take = best_by_region(found.maps, state.map[index], masks[index])
-    recording = compose(case.recording, found.run, take)
+    recording = composed(case.recording, found.run, take)
     after = contrast_of(case.denoiser(), recording.final, loop.weighted)
     # Contrast looks at the scene as a whole: what was better region by region may be worse in sum.
     better = pool(after, "top10") < state.score[index]
@@ -115,28 +121,21 @@ def best_by_region(candidates: Tensor, original: Tensor, masks: Tensor) -> Tenso
     Every connected region is judged on its own: the lowest mean of maps (N, B, H, W) in it wins
     where it lies below that of the original map (B, H, W).
     """
-    labels = regions(masks).labels
-    take = torch.full_like(labels, -1)
-    for b, image in enumerate(labels):
-        for region in range(1, int(image.max()) + 1):
-            place = image == region
-            means = candidates[:, b, place].mean(-1)
-            if means.min() < original[b, place].mean():
-                take[b, place] = int(means.argmin())
-    return take
+    soft = masks[:, None]
+    labels = region_labels(soft)
+    scores = region_scores(candidates, soft, labels)
+    return paint(pick_regions(scores, region_scores(original[None], soft, labels)[0]), labels)
 
 
-def compose(before: Recording, run: Recording, take: Tensor) -> Recording:
+def composed(before: Recording, run: Recording, take: Tensor) -> Recording:
     """The recording with each pixel's candidate (B, H, W) in it, from the step it began at."""
     first = len(before.denoised) - len(run.denoised)
     count = len(run.final) // len(before.final)
-    pixel = take.clamp(min=0)[None, :, None].long()
 
     def chosen(candidates: Tensor, recorded: Tensor) -> Tensor:
         """Of candidates (E, N * B, C, H, W) and what was recorded (E, B, C, H, W)."""
-        stack = candidates.unflatten(1, (count, -1))
-        picked = stack.gather(1, pixel[:, None].expand(len(stack), 1, *stack.shape[2:]))[:, 0]
-        return torch.where((take < 0)[None, :, None], recorded, picked)
+        stack = candidates.unflatten(1, (count, -1)).permute(1, 2, 0, 3, 4, 5)
+        return compose(stack, recorded.movedim(1, 0), take).movedim(0, 1)
 
     states, denoised = before.states.clone(), before.denoised.clone()
     states[first:] = chosen(run.states, states[first:])

@@ -1,22 +1,18 @@
 """The repair benchmark's own parts: regions judged one by one, and equal costs."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from bayesdiff_core.methods import PRESETS
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample import MaskedRun
 from bayesdiff_core.samplers import ddim, flow_sigmas
-from benchmarks import cases
-from benchmarks.cases import Case, InsideMask, join, quadrant_case
-from benchmarks.loop import Loop, best_by_region, compose, insert
+from benchmarks.cases import InsideMask, join, quadrant_case
+from benchmarks.loop import Loop, best_by_region, composed, insert
 from benchmarks.repair import Anew, Outcomes
 from benchmarks.scenes import Scenes, renoise
 from benchmarks.setting import Setting
-from tests.core.linear import LinearDenoiser, unit_posterior
+from tests.core.linear import LinearDenoiser
 
 STEPS = 8
 
@@ -25,8 +21,8 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def recorded(batch=2, seed=0, features=None):
-    denoiser = LinearDenoiser(2, 6, torch.ones(36, 1) if features is None else features)
+def recorded(batch=2, seed=0):
+    denoiser = LinearDenoiser(2, 6, torch.ones(36, 1))
     recorder = Recorder(STEPS)
     process = SolverProcess(
         ddim, denoiser, randn(batch, 2, 6, 6, seed=seed), flow_sigmas(STEPS), observers=[recorder]
@@ -55,7 +51,7 @@ def test_a_denoiser_inside_the_mask_is_the_masked_run():
     run = MaskedRun(recording, mask, 0.5, copies=3)
     start = run.start(renoise, randn(6, 2, 6, 6, seed=1))
     plain = SolverProcess(ddim, denoiser, start, run.sigmas)
-    inside = SolverProcess(ddim, InsideMask(denoiser, run), start, run.sigmas)
+    inside = SolverProcess(ddim, InsideMask(denoiser, run, run.sigmas), start, run.sigmas)
     expected = plain.sample(run.evaluate(plain.denoise))
     assert torch.equal(inside.sample(), expected)
 
@@ -82,7 +78,7 @@ def test_what_is_composed_is_each_candidate_in_its_region_and_the_recording_else
     take = torch.full((2, 6, 6), -1)
     take[0, :2] = 1
     take[1, 3:] = 0
-    found = compose(before, run, take)
+    found = composed(before, run, take)
     # Candidate c of scene b is row c * 2 + b.
     assert torch.equal(found.final[0][:, :2], run.final[2][:, :2])
     assert torch.equal(found.final[1][:, 3:], run.final[1][:, 3:])
@@ -144,38 +140,3 @@ def test_sampling_anew_spends_what_it_is_given():
     # One scene of two is flagged, so that the same cost buys it twice as many samples.
     assert anew.at_cost(19.0, adaptive=True).tolist() == pytest.approx([1.0, 1.0])
     assert anew.at_cost(1000.0, adaptive=False) is None
-
-
-def test_posterior_starts_move_the_recorded_state_inside_the_mask_only(monkeypatch):
-    """Both have the posterior's variance; tangents move all pixels of a scene together."""
-    _, recording = recorded()
-    mask = torch.zeros(2, 1, 6, 6)
-    mask[..., :3] = 1
-    case = Case("digits", recording, torch.zeros(2, 4), mask)
-    moves = randn(2, 2, 2, 6, 6, seed=3)
-    monkeypatch.setattr(cases, "posterior_moves", lambda _case, _k: moves)
-    run = MaskedRun(recording, mask, 0.5, copies=4000)
-    state = recording.states[run.first_evaluation]
-    noise = randn(8000, 2, 6, 6, seed=4)
-    for start in (cases.independent_pixels, cases.along_tangents):
-        _, found = start(case, run, noise)
-        change = (found - state.repeat(4000, 1, 1, 1)).unflatten(0, (4000, 2))
-        assert (change[..., 3:] == 0).all()
-        expected = moves.square().sum(0)[..., :3]
-        # A variance of 4000 draws has a relative standard error of 2.2%.
-        torch.testing.assert_close(change.var(0)[..., :3], expected, rtol=0.12, atol=0)
-    flat = change[:, 0, :, :, :3].flatten(1)
-    assert torch.linalg.matrix_rank(flat[:20]) == 2
-
-
-def test_moves_of_the_result_add_up_to_the_variance_of_the_method(monkeypatch):
-    features = 1 + 0.3 * randn(36, 3, seed=6)
-    denoiser, recording = recorded(features=features)
-    posterior = unit_posterior(2, torch.full((3,), 5.0))
-    model = SimpleNamespace(posterior=posterior, denoiser=lambda _labels, _scale: denoiser)
-    monkeypatch.setattr(cases, "benchmark_model", lambda _name: model)
-    case = Case("linear", recording, torch.zeros(2, 1), torch.ones(2, 1, 6, 6))
-    process = SolverProcess(ddim, denoiser, recording.states[0], recording.schedule)
-    expected = PRESETS["balanced"].sample(process, posterior).variance
-    found = cases.posterior_moves(case, STEPS).square().sum(0)
-    torch.testing.assert_close(found, expected)
