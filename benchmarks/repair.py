@@ -443,7 +443,7 @@ def main() -> None:
 
     default = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
     full = [*(("bad", trial) for trial in GRID), *(("good", trial) for trial in GOOD)]
-    cases, scenes = (16, 32) if arguments.quick else (160, 320)
+    cases, scenes = (16, 32) if arguments.quick else (160, 192)
     digits, letters = SUBJECTS["digits"], SUBJECTS["letters"]
     sections: dict[str, Callable[[], dict[str, Any]]] = {
         "grid": lambda: grid(quadrants(digits, 0, 32), full, report),
