@@ -50,8 +50,10 @@ PICTURES = CACHE / "loop.safetensors"
 COUNTS = (1, 2, 4, 8)
 RULES = ("random", "posterior", "trajectory", "contrast", "oracle")
 BATCH = 16
-ROUNDS = 2
-ANEW = 6
+ROUNDS, ANEW = 2, 6
+"""Rounds of the loop, and how often every scene is sampled anew to have what they cost."""
+
+QUICK_ROUNDS, QUICK_ANEW = 1, 4
 DEFAULT = ("denoised", 0.7, 4)
 
 SECTIONS = (
@@ -91,7 +93,7 @@ SUBJECTS = {
     "letters": Subject(
         DETECTION["letters"],
         Plan("letters", 1.0, 8500, 128),
-        Loop(threshold=0.1, grow=1.0, minimum_area=3),
+        Loop(threshold=0.008, grow=1.0, minimum_area=3),
         (0.0, 1.0, 2.0),
     ),
 }
@@ -263,11 +265,11 @@ def right_scenes(state: State) -> Tensor:
     return (~bad).all(1).float()
 
 
-def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
-    """The loop for up to `ROUNDS` rounds, and sampling anew at the same cost."""
-    rounds: list[list[Tensor]] = [[] for _ in range(ROUNDS + 1)]
-    costs: list[list[Tensor]] = [[] for _ in range(ROUNDS + 1)]
-    regions: list[list[Tensor]] = [[] for _ in range(ROUNDS + 1)]
+def loop(subject: Subject, count: int, turns: int, samples: int, report: Report) -> dict[str, Any]:
+    """The loop for up to `turns` rounds, and `samples` fresh ones of every scene."""
+    rounds: list[list[Tensor]] = [[] for _ in range(turns + 1)]
+    costs: list[list[Tensor]] = [[] for _ in range(turns + 1)]
+    regions: list[list[Tensor]] = [[] for _ in range(turns + 1)]
     flagged, anew_right, anew_score = [], [], []
     outside, shown = 0.0, {}
     plan, rule = subject.scenes, subject.rule
@@ -279,7 +281,7 @@ def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
         flagged.append(found)
         touched = torch.zeros_like(state.map)
         history = [state]
-        for r in range(ROUNDS):
+        for r in range(turns):
             state, masks = one_round(state, rule, 100 * number + r)
             touched = torch.maximum(touched, masks)
             history.append(state)
@@ -296,7 +298,7 @@ def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
                 "bad_before": regions[0][0].float(), "bad_after": regions[-1][0].float(),
             }  # fmt: skip
         report(f"loop: chunk {number + 1}")
-        for k in range(ANEW):
+        for k in range(samples):
             latent, value = sample_anew(
                 plan.model, scenes.labels, 50_000 + 100 * number + k, rule.weighted
             )
@@ -317,7 +319,7 @@ def loop(subject: Subject, count: int, report: Report) -> dict[str, Any]:
         "rounds": [
             round_row(r, torch.cat(rounds[r]), torch.cat(costs[r]), torch.cat(regions[r]),
                       torch.cat(regions[0]), at)
-            for r in range(ROUNDS + 1)
+            for r in range(turns + 1)
         ],
     }  # fmt: skip
 
@@ -427,7 +429,7 @@ def last_line(details: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--quick", action="store_true", help="16 quadrants and 32 scenes of digits"
+        "--quick", action="store_true", help="12 quadrants and 24 scenes of digits"
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS)
     parser.add_argument("--output", type=Path, help="write every figure there, section by section")
@@ -443,17 +445,18 @@ def main() -> None:
 
     default = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
     full = [*(("bad", trial) for trial in GRID), *(("good", trial) for trial in GOOD)]
-    cases, scenes = (16, 32) if arguments.quick else (160, 192)
+    cases, scenes = (12, 24) if arguments.quick else (160, 192)
+    turns = (QUICK_ROUNDS, QUICK_ANEW) if arguments.quick else (ROUNDS, ANEW)
     digits, letters = SUBJECTS["digits"], SUBJECTS["letters"]
     sections: dict[str, Callable[[], dict[str, Any]]] = {
         "grid": lambda: grid(quadrants(digits, 0, 32), full, report),
         "default": lambda: grid(quadrants(digits, 0, cases), default, report),
         "choice": lambda: choice(digits, 128, report),
-        "loop": lambda: loop(digits, scenes, report),
-        "loop-weight-t": lambda: loop(SUBJECTS["digits, weight t"], scenes, report),
+        "loop": lambda: loop(digits, scenes, *turns, report),
+        "loop-weight-t": lambda: loop(SUBJECTS["digits, weight t"], scenes, *turns, report),
         "letters-default": lambda: grid(quadrants(letters, 0, cases), default, report),
         "letters-choice": lambda: choice(letters, 128, report),
-        "letters-loop": lambda: loop(letters, scenes, report),
+        "letters-loop": lambda: loop(letters, scenes, *turns, report),
     }
     names = arguments.sections or (["default", "loop"] if arguments.quick else list(sections))
     for name in names:
