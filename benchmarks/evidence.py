@@ -80,9 +80,8 @@ def detection(detect: Results, name: str) -> str:
     parts = []
     for truth, table in section["truths"].items():
         signals = dict(table["signals"])
-        if name == "digits":
-            for signal, row in costly_signals(detect).items():
-                signals.setdefault(signal, row)
+        for signal, row in costly_signals(detect, name).items():
+            signals.setdefault(signal, row)
         plan = section["setting"]
         judged = "" if len(section["truths"]) == 1 else f", truth by {truth}"
         lines = [
@@ -98,11 +97,13 @@ def detection(detect: Results, name: str) -> str:
     return "\n\n".join(parts)
 
 
-def costly_signals(detect: Results) -> Results:
-    if "costly" not in detect:
-        return {}
-    signals: Results = detect["costly"]["truths"]["category"]["signals"]
-    return signals
+COSTLY = {"digits": "costly", "letters": "costly-letters"}
+
+
+def costly_signals(detect: Results, name: str) -> Results:
+    """What was run on fewer scenes of the same section."""
+    section: Results = detect.get(COSTLY.get(name, ""), {})
+    return section["truths"]["category"]["signals"] if section else {}
 
 
 def has_top1(table: Results) -> bool:
@@ -134,13 +135,17 @@ def ideas(detect: Results) -> str:
     chosen = detect["choice"]["truths"]["category"]
     columns = {"choice": chosen["signals"]}
     heads = [f"other scenes ({chosen['scenes']})"]
-    for name, title in (("digits", "digits, cfg 1"), ("letters", "letters"), ("emoji", "emoji")):
+    for name, title in (
+        ("digits", "digits, cfg 1"),
+        ("digits-cfg1.5", "digits, cfg 1.5"),
+        ("letters", "letters"),
+        ("emoji", "emoji, by category"),
+    ):
         if name in detect:
             columns[name] = dict(detect[name]["truths"]["category"]["signals"])
-            if name == "digits":
-                columns[name] |= {
-                    key: row for key, row in costly_signals(detect).items() if "oracle" in key
-                }
+            columns[name] |= {
+                key: row for key, row in costly_signals(detect, name).items() if "oracle" in key
+            }
             heads.append(title)
     names = dict.fromkeys(name for signals in columns.values() for name in signals)
     lines = [
@@ -171,8 +176,8 @@ def filtering(detect: Results) -> str:
     for name in ("digits", "letters"):
         if "filtering" in detect.get(name, {}):
             found = dict(detect[name]["filtering"])
-            if name == "digits":
-                found |= detect.get("costly", {}).get("filtering", {})
+            own = detect.get(COSTLY[name], {}).get("filtering", {})
+            found |= {key: part for key, part in own.items() if isinstance(part, dict)}
             parts.append(filter_table(detect[name]["setting"]["model"], found))
     return "\n\n".join(parts) or MISSING
 

@@ -291,7 +291,7 @@ def loop(subject: Subject, count: int, turns: int, samples: int, report: Report)
             rounds[r].append(right_scenes(at))
             costs[r].append(at.cost)
             regions[r].append(judge.malformed(at.recording.final, at.labels))
-        if number == 0 and plan.model == "digits":
+        if number == 0 and plan.model == "digits" and not rule.weighted:
             shown = {
                 "before": scenes.latent, "map": history[0].map, "mask": touched,
                 "after": state.recording.final, "labels": scenes.labels,
