@@ -1,7 +1,7 @@
 """How close each method comes to the true posterior spread, and what it costs.
 
     python -m benchmarks.fidelity [--quick] [--models digits emoji letters] [--members 64]
-                                  [--images 16] [--batches 2] [--output docs/fidelity]
+                                  [--images 8] [--batches 2] [--output docs/fidelity]
 
 The truth is brute force: `--members` whole runs with weights from the posterior (T1). A cell is a
 model, a sampler and a guidance scale; its batches differ in noise, labels and all weight draws.
@@ -123,8 +123,10 @@ def batch_truth(setting: Setting, members: int) -> dict[str, Tensor]:
     seeds = (2 * setting.seed + 1001, 2 * setting.seed + 1002)
 
     def compute() -> dict[str, Tensor]:
-        process = setting.process()
-        results = [Ensemble(members // 2, seed=s).sample(process, posterior) for s in seeds]
+        # A fresh process each time: a second run of the same one would draw other solver noise.
+        results = [
+            Ensemble(members // 2, seed=s).sample(setting.process(), posterior) for s in seeds
+        ]
         first, second = (per_pixel_std(result.variance) for result in results)
         return {"first": first, "second": second, "images": results[0].latent}
 
@@ -268,13 +270,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one cell a model, M = 32")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--members", type=int, help="members of the truth (64; quick: 32)")
-    parser.add_argument("--images", type=int, help="images a batch (16; quick: 6)")
+    parser.add_argument("--images", type=int, help="images a batch (8; quick: 6)")
     parser.add_argument("--batches", type=int, default=2, help="batches a cell (2; quick: 1)")
     parser.add_argument("--cells", type=int, nargs="+", help="which cells of the grid, from 0")
     parser.add_argument("--output", type=Path, help="folder for one JSON file a model")
     arguments = parser.parse_args()
     members = arguments.members or (32 if arguments.quick else 64)
-    images = arguments.images or (6 if arguments.quick else 16)
+    images = arguments.images or (6 if arguments.quick else 8)
     results: dict[str, list[dict[str, Row]]] = {}
     for model in arguments.models:
         cells = cells_for(model, arguments.quick, images, arguments.batches)

@@ -16,11 +16,11 @@ are refreshed at a few evaluations and dD is held in between. Two kinds of tange
 - draws: weights from the posterior, dW = L u, the same at every evaluation. Their squares are
   unbiased estimates of the variance, each with one degree of freedom.
 
-The variance is their posterior mean when S, scaled by gamma, is taken as a
-scaled-inverse-chi-squared prior worth NU draws: V = (NU gamma S + sum_i draw_i^2) / (NU + draws).
-gamma is GAMMA, but never more than all source variance over its coherent part: 1 where every
-weight error is a constant shift. See docs/benchmarks.md for how close this comes to brute force
-and what was tried before.
+The shape of the variance is their posterior mean when S, brought to the draws' mean of the image,
+is taken as a scaled-inverse-chi-squared prior worth NU draws; its mean is that of
+(NU gamma S + sum_i draw_i^2) / (NU + draws). gamma is GAMMA, but never more than all source
+variance over its coherent part: 1 where every weight error is a constant shift. See
+docs/benchmarks.md for how close this comes to brute force and what was tried before.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Tangent:
 PRESETS = {
     "fast": Tangent(probes=3, refreshes=2, budget=0.2),
     "balanced": Tangent(probes=5, refreshes=3, budget=0.5),
-    "accurate": Tangent(probes=15, refreshes=4, budget=2.0),
+    "accurate": Tangent(probes=20, refreshes=3, budget=2.0),
 }
 
 
@@ -158,8 +158,12 @@ class TangentRun:
         squares = self.state(self.trace.evaluations).square()
         gamma = self.gamma.view(-1, *[1] * (self.process.x.ndim - 1))
         prior = gamma * squares[: self.plan.shifts].sum(0)
-        draws = squares[self.plan.shifts :].sum(0)
-        return (NU * prior + draws) / (NU + self.plan.draws)
+        if self.plan.draws == 0:
+            return prior
+        draws = squares[self.plan.shifts :].mean(0)
+        count, (prior_mean, draws_mean) = self.plan.draws, (mean_of(prior), mean_of(draws))
+        scale = (NU * prior_mean + count * draws_mean) / (NU + count)
+        return scale * (NU * prior / prior_mean + count * draws / draws_mean) / (NU + count)
 
     def _held_weights(self, row: int) -> list[list[float]]:
         """Solver weight of each refresh, which stands for all evaluations up to the next one."""
@@ -242,6 +246,12 @@ def refresh_schedule(evaluations: int, refreshes: int) -> list[int]:
         return list(range(evaluations))
     last = evaluations - 1
     return sorted({0} | {round(last * (i + 1) / refreshes) for i in range(refreshes)})
+
+
+def mean_of(values: Tensor) -> Tensor:
+    """Mean of every sample of (B, ...), kept as axes of length one and never 0."""
+    means = values.mean(tuple(range(1, values.ndim)), keepdim=True)
+    return means.clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def rms(values: Tensor, leading: int) -> Tensor:
