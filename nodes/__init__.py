@@ -6,6 +6,7 @@ from .demo_prompt import DemoPrompt
 from .laplace_fit import LaplaceFit
 from .load_laplace import LoadLaplace
 from .masked_resample import MaskedResample
+from .rank import Rank
 from .save_laplace import SaveLaplace
 from .uncertain_ksampler import UncertainKSampler
 from .uncertain_ksampler_advanced import UncertainKSamplerAdvanced
@@ -21,6 +22,7 @@ NODES = [
     UncertainKSamplerAdvanced,
     UncertainSamplerCustom,
     UncertaintyPlot,
+    Rank,
     SaveLaplace,
     LoadLaplace,
     DemoModel,
