@@ -1,5 +1,6 @@
 """The nodes, one a file; what they share with the host lies in `host`."""
 
+from .contrast import Contrast
 from .demo_latent import DemoLatent
 from .demo_model import DemoModel
 from .demo_prompt import DemoPrompt
@@ -23,6 +24,7 @@ NODES = [
     UncertainSamplerCustom,
     UncertaintyPlot,
     Rank,
+    Contrast,
     SaveLaplace,
     LoadLaplace,
     DemoModel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,14 @@ def contrast_map(
     model_options: dict[str, Any],
     seed: int,
     copies: int = 1,
+    progress: Callable[[int], Any] | None = None,
 ) -> Tensor:
     """Contrast (n * B, *S) of clean latents (n * B, C, *S) in the space the model sees.
 
     Needs the loaded model and processed conditionings, as they are within a sampler. All copies
-    are judged with the same noise.
+    are judged with the same noise. `progress(1)` is called after each of CONTRAST_LEVELS.
     """
-    sides = _Sides(model, conds, model_options)
+    sides = _Sides(model, conds, model_options, progress)
     batch = len(latent) // copies
 
     def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
@@ -65,6 +66,7 @@ class _Sides:
     model: Any
     conds: Conds
     model_options: dict[str, Any]
+    progress: Callable[[int], Any] | None = None
     _unconditional: Tensor | None = None
 
     def conditional(self, z: Tensor, sigma: Tensor) -> Tensor:
@@ -78,4 +80,6 @@ class _Sides:
     def unconditional(self, _z: Tensor, _sigma: Tensor) -> Tensor:
         """Of the state that `conditional` has just seen."""
         assert self._unconditional is not None
+        if self.progress is not None:
+            self.progress(1)
         return self._unconditional
