@@ -4,6 +4,7 @@ from .contrast import Contrast
 from .demo_latent import DemoLatent
 from .demo_model import DemoModel
 from .demo_prompt import DemoPrompt
+from .diversity import Diversity
 from .laplace_fit import LaplaceFit
 from .load_laplace import LoadLaplace
 from .masked_resample import MaskedResample
@@ -25,6 +26,7 @@ NODES = [
     UncertaintyPlot,
     Rank,
     Contrast,
+    Diversity,
     SaveLaplace,
     LoadLaplace,
     DemoModel,

@@ -29,7 +29,15 @@ from .contrast import contrast_map, has_two_sides
 from .process import HostProcess, SamplerCall
 from .sampler import sampler_from
 
-__all__ = ["RULES", "Repair", "resample"]
+__all__ = [
+    "RULES",
+    "Repair",
+    "ResampleSampler",
+    "check_recording",
+    "latent_mask",
+    "resample",
+    "sample_again",
+]
 
 RULES = {
     "auto": "contrast where there is a negative conditioning, else trajectory",
@@ -66,17 +74,26 @@ def resample(
     Outside the mask (B or 1, H, W), whatever its size, the latent stays the same to the bit.
     """
     samples = check_latent(latent)
-    recording = _check_recording(uncertainty, samples)
-    region = _latent_mask(mask, samples)
-    check_batches("positive", positive, len(samples))
-    check_batches("negative", negative, len(samples))
+    recording = check_recording(uncertainty, samples)
+    region = latent_mask(mask, samples)
     if not region.any():
         return latent, uncertainty, "The mask is empty: the latent is returned as it came."
-    cfg = uncertainty.metadata.get("cfg") if repair.cfg is None else repair.cfg
+    run = MaskedRun(recording, region, repair.denoise, repair.candidates)
+    sampler = ResampleSampler(sampler_from(uncertainty.metadata), uncertainty, run, repair)
+    result = sample_again(model, samples, positive, negative, sampler)
+    return {**latent, "samples": result}, sampler.result, sampler.report
+
+
+def sample_again(
+    model: Any, samples: Tensor, positive: Any, negative: Any, sampler: ResampleSampler
+) -> Tensor:
+    """What `sampler` makes of latents (B, C, *S), the same to the bit where its mask is 0."""
+    check_batches("positive", positive, len(samples))
+    check_batches("negative", negative, len(samples))
+    run, repair = sampler.run, sampler.repair
+    cfg = sampler.uncertainty.metadata.get("cfg") if repair.cfg is None else repair.cfg
     if cfg is None:
         raise ValueError("The guidance scale of this image is not known; enter it as cfg.")
-    run = MaskedRun(recording, region, repair.denoise, repair.candidates)
-    sampler = _ResampleSampler(sampler_from(uncertainty.metadata), uncertainty, run, repair)
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
@@ -89,11 +106,12 @@ def resample(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=repair.seed,
     ).to(samples)
-    result = torch.where((region == 0).expand_as(samples), samples, result)
-    return {**latent, "samples": result}, sampler.result, sampler.report
+    copies = len(result) // len(samples)
+    outside = tile(run.mask == 0, copies).expand_as(result)
+    return torch.where(outside, tile(samples, copies), result)
 
 
-class _ResampleSampler(comfy.samplers.KSAMPLER):
+class ResampleSampler(comfy.samplers.KSAMPLER):
     """Runs the candidates with the sampler of the recording and keeps the best."""
 
     result: Uncertainty
@@ -314,7 +332,7 @@ def _report(rule: str, scores: Tensor, picked: Tensor) -> str:
     return "\n".join(lines)
 
 
-def _latent_mask(mask: Tensor, samples: Tensor) -> Tensor:
+def latent_mask(mask: Tensor, samples: Tensor) -> Tensor:
     """Mask (B, 1, *S) in [0, 1] at the size of the latents. Raises ValueError if it cannot be."""
     mask = mask.detach().cpu().float()
     if not torch.isfinite(mask).all():
@@ -329,7 +347,8 @@ def _latent_mask(mask: Tensor, samples: Tensor) -> Tensor:
     return comfy.utils.reshape_mask(mask, shape).clamp(0, 1).contiguous()
 
 
-def _check_recording(uncertainty: Uncertainty, samples: Tensor) -> Recording:
+def check_recording(uncertainty: Uncertainty, samples: Tensor) -> Recording:
+    """The recording of these latents (B, C, *S). Raises ValueError where there is none."""
     recording = uncertainty.recording
     if recording is None:
         raise ValueError(

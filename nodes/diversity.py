@@ -1,0 +1,96 @@
+from comfy_api.latest import io
+
+from ..bayesdiff_core.uncertainty import SIGNALS
+from .host.diversity import diversify, uncertain_part
+from .host.resample import Repair
+from .types import CATEGORY, Uncertainty
+
+
+class Diversity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BayesDiffDiversity",
+            display_name="Variants where Uncertain",
+            category=CATEGORY,
+            description=(
+                "Makes variants of an image that differ only where it is uncertain, or inside a "
+                "mask. Everything else stays as it is, to the bit."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The model the image was sampled with."),
+                io.Latent.Input("latent", tooltip="The latent of UncertainKSampler."),
+                Uncertainty.Input("uncertainty", tooltip="Of the same latent."),
+                io.Conditioning.Input("positive", tooltip="What the variants should show."),
+                io.Conditioning.Input("negative", tooltip="As in the run, as a rule."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Decides the fresh noise.",
+                ),
+                io.Int.Input(
+                    "variants",
+                    default=4,
+                    min=1,
+                    max=64,
+                    tooltip="How many of each image; all are sampled in one batch.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=0.7,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the schedule that runs again: high differs more.",
+                ),
+                io.Combo.Input(
+                    "signal",
+                    options=list(SIGNALS),
+                    default="artifact",
+                    tooltip="Which signal says where. A mask replaces it.\n"
+                    + "\n".join(f"{name}: {text}." for name, text in SIGNALS.items()),
+                ),
+                io.Float.Input(
+                    "percentile",
+                    default=75.0,
+                    min=0.0,
+                    max=99.9,
+                    step=0.1,
+                    tooltip="The image may change where its local mean exceeds this percentile.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Where to differ, in place of the signal."
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                    tooltip="Guidance scale; 0 takes the one of the recorded run.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="All first variants, then all second ones, ..."
+                ),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, latent, uncertainty, positive, negative, seed, variants, denoise, signal,
+        percentile, mask=None, cfg=0.0,
+    ) -> io.NodeOutput:  # fmt: skip
+        if mask is None:
+            mask = uncertain_part(uncertainty, signal, percentile)
+        variety = Repair(seed, denoise, variants, cfg=cfg or None)
+        return io.NodeOutput(
+            *diversify(model, latent, uncertainty, mask, positive, negative, variety)
+        )

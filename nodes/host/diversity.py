@@ -1,0 +1,75 @@
+"""Variants of an image that differ from it only where it is uncertain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...bayesdiff_core.mask import threshold_mask
+from ...bayesdiff_core.payload import frames
+from ...bayesdiff_core.resample import MaskedRun
+from ...bayesdiff_core.signals import smooth
+from ...bayesdiff_core.uncertainty import Uncertainty
+from .checks import check_latent
+from .resample import (
+    Repair,
+    ResampleSampler,
+    check_recording,
+    latent_mask,
+    sample_again,
+)
+from .sampler import sampler_from
+
+__all__ = ["diversify", "uncertain_part"]
+
+
+RADIUS = 2
+"""Latent pixels over which a signal is averaged: single pixels cannot change on their own."""
+
+
+def uncertain_part(uncertainty: Uncertainty, signal: str, percentile: float) -> Tensor:
+    """Mask (F, h, w) of every map, or frame of one, where its local mean exceeds a percentile."""
+    maps = frames(uncertainty.signal(signal).map)
+    return threshold_mask(smooth(maps, RADIUS), percentile=percentile)
+
+
+def diversify(
+    model: Any,
+    latent: dict[str, Any],
+    uncertainty: Uncertainty,
+    mask: Tensor,
+    positive: Any,
+    negative: Any,
+    variety: Repair,
+) -> tuple[dict[str, Any], str]:
+    """`variety.candidates` variants of every image, all first ones first, and a report.
+
+    Outside the mask (B or 1, H, W) every variant is the image itself, to the bit. Raises
+    ValueError when the mask is empty.
+    """
+    samples = check_latent(latent)
+    recording = check_recording(uncertainty, samples)
+    region = latent_mask(mask, samples)
+    run = MaskedRun(recording, region, variety.denoise, variety.candidates)
+    sampler = _Variants(sampler_from(uncertainty.metadata), uncertainty, run, variety)
+    result = sample_again(model, samples, positive, negative, sampler)
+    changes = (result.unflatten(0, (variety.candidates, -1)) - samples).square()
+    share = region.expand_as(samples).flatten(1).sum(1).clamp(min=1e-6)
+    rms = (changes.flatten(2).sum(2) / share).sqrt()
+    lines = [
+        f"{variety.candidates} variants, {(region > 0).float().mean():.0%} of the picture free"
+    ]
+    for image in range(len(samples)):
+        found = ", ".join(f"{value:.3g}" for value in rms[:, image].tolist())
+        lines.append(f"image {image + 1}: changed inside by {found} (rms, latent units)")
+    return {"samples": result}, "\n".join(lines)
+
+
+class _Variants(ResampleSampler):
+    """Keeps every candidate."""
+
+    def _choose(
+        self, guider: Any, candidates: Tensor, original: Tensor, options: dict[str, Any]
+    ) -> Tensor:
+        return candidates
