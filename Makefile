@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 JS_TESTS := $(wildcard tests/js/*.test.js tests/js/*.test.mjs)
 
-.PHONY: help setup demo test test-setup lint typecheck pytest test-js bench format clean
+.PHONY: help setup demo test test-setup lint typecheck pytest test-js bench bench-quick format clean
 
 help:
 	@echo "make setup   create $(VENV) and install what development needs"
 	@echo "make demo    run the demonstration without a host; pictures in output/demo/"
 	@echo "make test    check and test everything this machine can run"
-	@echo "make bench   run the quick benchmarks"
+	@echo "make bench   measure fidelity in full (hours) and write docs/benchmarks.md"
+	@echo "make bench-quick   run the quick benchmarks"
 	@echo "make format  format the Python code"
 
 setup: $(READY)
@@ -46,9 +47,14 @@ test-js:
 	$(if $(JS_TESTS),node --test $(JS_TESTS),@echo "tests/js holds no test yet.")
 
 bench: setup
+	$(BIN)/python -m benchmarks.fidelity --output docs/fidelity
+	$(BIN)/python -m benchmarks.report docs/fidelity/*.json
+
+bench-quick: setup
 	$(BIN)/python -m benchmarks.fidelity --quick
 	$(BIN)/python -m benchmarks.overhead --quick
 	$(BIN)/python -m benchmarks.detect --quick
+	$(BIN)/python -m benchmarks.repair --quick
 
 format: setup
 	$(BIN)/ruff check --fix .

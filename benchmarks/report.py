@@ -25,12 +25,55 @@ __all__ = ["picture", "tables"]
 DOCS = Path(__file__).parent.parent / "docs"
 START, END = "<!-- tables: start -->", "<!-- tables: end -->"
 
+PRESETS = ("fast", "balanced", "accurate")
+
 Measured = list[dict[str, Any]]
 
 
 def tables(measured: Measured) -> str:
-    """One Markdown table a setting."""
-    return "\n\n".join(table(cell) for cell in measured)
+    """The summary, then one Markdown table a cell."""
+    return "\n\n".join([summary(measured), *(table(cell) for cell in measured)])
+
+
+def summary(measured: Measured) -> str:
+    """Means over the cells of a model: the presets, and what they have to beat."""
+    lines = [
+        "### Means over the cells of each model",
+        "",
+        "Beside the partial Spearman: its share of the ceiling.",
+        "",
+        "| model | method | extra cost | Spearman | partial Spearman | std ratio | image rank |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, cells in by_model(measured).items():
+        ceiling = mean(cell["partial_ceiling"] for cell in cells)
+        names = [*PRESETS, "ensemble M=3", "ensemble M=10", best_free(cells)]
+        for name in names:
+            rows = [cell["rows"][name] for cell in cells if name in cell["rows"]]
+            partial = mean(row["partial"]["mean"] for row in rows)
+            lines.append(
+                f"| {model} | {name} | {mean(row['cost'] for row in rows):.2f} "
+                f"| {mean(row['spearman']['mean'] for row in rows):.3f} "
+                f"| {partial:.3f} ({partial / ceiling:.0%}) "
+                f"| {number(mean(row['std_ratio'] for row in rows))} "
+                f"| {mean(row['image_rank'] for row in rows):.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def by_model(measured: Measured) -> dict[str, Measured]:
+    cells: dict[str, Measured] = defaultdict(list)
+    for cell in measured:
+        cells[cell["setting"]["model"]].append(cell)
+    return cells
+
+
+def best_free(cells: Measured) -> str:
+    """The baseline without cost that has the highest partial Spearman on average."""
+    free = [name for name, row in cells[0]["rows"].items() if row["cost"] == 0]
+    return max(
+        free, key=lambda name: mean(cell["rows"][name]["partial"]["mean"] for cell in cells)
+    )
 
 
 def table(cell: dict[str, Any]) -> str:
@@ -89,7 +132,7 @@ def picture(measured: Measured, path: Path) -> None:
         means = {name: tuple(map(mean, zip(*found))) for name, found in methods.items()}
         free = max(p for cost, p in means.values() if cost == 0)
         families = {
-            "tangent presets": ["fast", "balanced", "accurate"],
+            "tangent presets": list(PRESETS),
             "ensembles": [name for name in means if name.startswith("ensemble")],
             "published recursion": [name for name in means if name.startswith("bayesdiff")],
         }
