@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .laplace import LaplacePosterior
-from .methods.tangent import NU, Plan, TangentRun, refresh_schedule
+from .methods.tangent import Plan, TangentRun, refresh_schedule
 from .process import SolverProcess
 from .recording import Recording
 
@@ -45,10 +45,7 @@ def posterior_moves(
     run = TangentRun(process, posterior, plan)
     for k in plan.refreshes:
         run.evaluate(k, recording.states[k].to(process.x), recording.sigmas[k].to(process.x))
-    moves = run.state(row)
-    gamma = run.gamma.view(1, -1, *[1] * (moves.ndim - 2))
-    shifted = moves[:shifts] * (NU * gamma / (NU + plan.draws)).sqrt()
-    return torch.cat([shifted, moves[shifts:] / (NU + plan.draws) ** 0.5])
+    return run.moves(row)
 
 
 def draw_moves(moves: Tensor, noise: Tensor, along: bool) -> Tensor:

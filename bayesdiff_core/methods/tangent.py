@@ -155,15 +155,19 @@ class TangentRun:
 
     def variance(self) -> Tensor:
         """Variance (B, C, *S) of the final state."""
-        squares = self.state(self.trace.evaluations).square()
-        gamma = self.gamma.view(-1, *[1] * (self.process.x.ndim - 1))
-        prior = gamma * squares[: self.plan.shifts].sum(0)
-        if self.plan.draws == 0:
-            return prior
-        draws = squares[self.plan.shifts :].mean(0)
-        count, (prior_mean, draws_mean) = self.plan.draws, (mean_of(prior), mean_of(draws))
-        scale = (NU * prior_mean + count * draws_mean) / (NU + count)
-        return scale * (NU * prior / prior_mean + count * draws / draws_mean) / (NU + count)
+        return self.moves(self.trace.evaluations).square().sum(0)
+
+    def moves(self, row: int) -> Tensor:
+        """Tangents (K, B, C, *S) at `row`, weighted so that their squares sum to the variance."""
+        count = self.plan.draws
+        shifts, draws = self.state(row).split([self.plan.shifts, count])
+        shifts = shifts * self.gamma.sqrt().view(-1, *[1] * (self.process.x.ndim - 1))
+        if count == 0:
+            return shifts
+        prior_mean = mean_of(shifts.square().sum(0))
+        draws_mean = mean_of(draws.square().mean(0))
+        std = (NU * prior_mean + count * draws_mean).sqrt() / (NU + count)
+        return std * torch.cat([shifts * (NU / prior_mean).sqrt(), draws / draws_mean.sqrt()])
 
     def _held_weights(self, row: int) -> list[list[float]]:
         """Solver weight of each refresh, which stands for all evaluations up to the next one."""
@@ -178,7 +182,9 @@ class TangentRun:
     ) -> list[Tensor]:
         """J dz of every output, (K, B, C, *S) each, by one batched finite difference."""
         probes = len(dz)
-        h = STEP * rms(z, 1) / rms(dz, 2).clamp(min=torch.finfo(dz.dtype).tiny)
+        size = rms(dz, 2)
+        # A sample whose mask is empty does not move: any step will do, but not an infinite one.
+        h = torch.where(size > 0, STEP * rms(z, 1) / size, torch.ones_like(size))
         moved = tile(z, probes) + (h * dz).flatten(0, 1)
         outputs = self.process.denoiser.outputs(moved, sigma)
         self.cost += probes

@@ -40,6 +40,16 @@ def test_masked_latent_is_the_stock_one_and_certain_where_it_is_kept(scene, lapl
     assert (uncertainty.latent_std[..., 8:] > 0).all()
 
 
+def test_a_sample_whose_mask_is_empty_is_certain(scene, laplace):
+    mask = torch.ones(3, 16, 16)
+    mask[1] = 0
+    samples = 0.5 * noise(scene.latent["samples"].shape, 1)
+    latent = {"samples": samples, "noise_mask": mask}
+    _, uncertainty = scene.uncertain(latent_image=latent, laplace=laplace, denoise=0.6)
+    assert uncertainty.latent_std[1].abs().max() == 0
+    assert (uncertainty.latent_std[[0, 2]] > 0).all()
+
+
 def test_a_mask_that_opens_step_by_step(scene, laplace):
     """Differential diffusion frees more of the latent as the noise falls."""
     (model,) = scene.host.call("DifferentialDiffusion", model=scene.model, strength=1.0).outputs
