@@ -15,7 +15,9 @@ class DemoLatent(io.ComfyNode):
             description="An empty latent of a bundled model's size.",
             inputs=[
                 io.Model.Input("model", tooltip="From BayesDiff Demo Model."),
-                io.Int.Input("batch_size", default=4, min=1, max=4096),
+                io.Int.Input(
+                    "batch_size", default=4, min=1, max=4096, tooltip="How many images at once."
+                ),
             ],
             outputs=[io.Latent.Output()],
         )

@@ -3,12 +3,19 @@ from comfy_api.latest import io
 from ..bayesdiff_core.uncertainty import SIGNALS
 from .host.diversity import diversify, uncertain_part
 from .host.resample import Repair
-from .types import CATEGORY, Uncertainty
+from .resample_inputs import (
+    denoise_input,
+    recorded_guidance_input,
+    run_inputs,
+    seed_input,
+)
+from .types import CATEGORY
 
 
 class Diversity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        run, prompts = run_inputs()
         return io.Schema(
             node_id="BayesDiffDiversity",
             display_name="Variants where Uncertain",
@@ -18,19 +25,9 @@ class Diversity(io.ComfyNode):
                 "mask. Everything else stays as it is, to the bit."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The model the image was sampled with."),
-                io.Latent.Input("latent", tooltip="The latent of UncertainKSampler."),
-                Uncertainty.Input("uncertainty", tooltip="Of the same latent."),
-                io.Conditioning.Input("positive", tooltip="What the variants should show."),
-                io.Conditioning.Input("negative", tooltip="As in the run, as a rule."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Decides the fresh noise.",
-                ),
+                *run,
+                *prompts,
+                seed_input("seed"),
                 io.Int.Input(
                     "variants",
                     default=4,
@@ -38,14 +35,7 @@ class Diversity(io.ComfyNode):
                     max=64,
                     tooltip="How many of each image; all are sampled in one batch.",
                 ),
-                io.Float.Input(
-                    "denoise",
-                    default=0.7,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the schedule that runs again: high differs more.",
-                ),
+                denoise_input(),
                 io.Combo.Input(
                     "signal",
                     options=list(SIGNALS),
@@ -64,16 +54,7 @@ class Diversity(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where to differ, in place of the signal."
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    tooltip="Guidance scale; 0 takes the one of the recorded run.",
-                ),
+                recorded_guidance_input(),
             ],
             outputs=[
                 io.Latent.Output(

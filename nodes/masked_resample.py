@@ -1,12 +1,19 @@
 from comfy_api.latest import io
 
 from .host.resample import RULES, Repair, resample
+from .resample_inputs import (
+    denoise_input,
+    recorded_guidance_input,
+    run_inputs,
+    seed_input,
+)
 from .types import CATEGORY, Uncertainty
 
 
 class MaskedResample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        run, prompts = run_inputs()
         return io.Schema(
             node_id="MaskedResample",
             display_name="Masked Resample",
@@ -16,9 +23,7 @@ class MaskedResample(io.ComfyNode):
                 "outside the mask stays as it is, to the bit."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The model the image was sampled with."),
-                io.Latent.Input("latent", tooltip="The latent of UncertainKSampler."),
-                Uncertainty.Input("uncertainty", tooltip="Of the same latent."),
+                *run,
                 io.Mask.Input(
                     "mask",
                     tooltip=(
@@ -26,24 +31,9 @@ class MaskedResample(io.ComfyNode):
                         "or one for each."
                     ),
                 ),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Decides the fresh noise.",
-                ),
-                io.Float.Input(
-                    "denoise",
-                    default=0.7,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the schedule that runs again: high changes more.",
-                ),
+                *prompts,
+                seed_input("seed"),
+                denoise_input(),
                 io.Int.Input(
                     "candidates",
                     default=4,
@@ -62,16 +52,7 @@ class MaskedResample(io.ComfyNode):
                     default=True,
                     tooltip="Whether the image may stay as it is where no candidate beats it.",
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    tooltip="Guidance scale; 0 takes the one of the recorded run.",
-                ),
+                recorded_guidance_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent"),

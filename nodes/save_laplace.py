@@ -17,7 +17,7 @@ class SaveLaplace(io.ComfyNode):
             category=CATEGORY,
             description="Writes a posterior to models/laplace, for Load Laplace to read.",
             inputs=[
-                Laplace.Input("laplace"),
+                Laplace.Input("laplace", tooltip="The posterior to keep, from LaplaceFit."),
                 io.String.Input(
                     "filename",
                     default="posterior",

@@ -18,11 +18,13 @@ class UncertainSamplerCustom(io.ComfyNode):
                 "any guider, sampler and sigmas, as Flux workflows use them."
             ),
             inputs=[
-                io.Noise.Input("noise"),
-                io.Guider.Input("guider"),
-                io.Sampler.Input("sampler"),
-                io.Sigmas.Input("sigmas"),
-                io.Latent.Input("latent_image"),
+                io.Noise.Input("noise", tooltip="Starting noise, as from RandomNoise."),
+                io.Guider.Input("guider", tooltip="Model, prompts and guidance, as one."),
+                io.Sampler.Input("sampler", tooltip="Any sampler but one that changes the size."),
+                io.Sigmas.Input("sigmas", tooltip="Noise levels of the run, from high to low."),
+                io.Latent.Input(
+                    "latent_image", tooltip="An empty latent, or the image to start from."
+                ),
                 laplace_input(),
                 *method_inputs(),
             ],

@@ -30,8 +30,19 @@ def test_every_node_has_a_help_page_with_a_picture(host):
             assert heading in text, (node_id, heading)
 
 
+def test_every_input_has_a_tooltip(host):
+    for node_id, node_class in host.own_node_classes.items():
+        bare = [
+            name for name, options in inputs_of(node_class).items() if not options.get("tooltip")
+        ]
+        assert bare == [], node_id
+
+
 def test_every_input_is_named_in_the_help_page(host):
-    own = {"LaplaceFit", "UncertaintyHeatmap", "MaskedResample", "BayesDiffUncertaintyPlot"}
+    own = {
+        *("LaplaceFit", "UncertaintyHeatmap", "MaskedResample", "BayesDiffUncertaintyPlot"),
+        *("BayesDiffRank", "BayesDiffContrast", "BayesDiffDiversity"),
+    }
     for node_id in own:
         text = (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
         missing = [n for n in inputs_of(host.own_node_classes[node_id]) if f"**{n}**" not in text]
