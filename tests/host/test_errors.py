@@ -80,7 +80,8 @@ def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
 
 @pytest.mark.parametrize("node_id", ["EasyCache", "LazyCache"])
 def test_caches_are_fine_alone_but_not_with_a_posterior(host, node_id):
-    scene = tiny_scene(host, "unet")
+    # One latent: EasyCache of ComfyUI 0.3.64 fails on more where both prompts share a call.
+    scene = tiny_scene(host, "unet", batch=1)
     (cached,) = host.call(
         node_id, model=scene.model, reuse_threshold=0.5, start_percent=0.1, end_percent=0.95,
         verbose=False,

@@ -86,8 +86,9 @@ class Host:
         import torch
 
         with torch.inference_mode():
+            # By position: hosts before 0.4 name the last argument otherwise.
             return await self._execution.get_output_data(
-                "prompt", "1", node, data, v3_data=v3_data
+                "prompt", "1", node, data, None, None, v3_data
             )
 
 
