@@ -16,10 +16,10 @@ NAMES = """
 """.split()  # noqa: SIM905
 
 
-def test_the_list_is_the_hosts(host):
+def test_the_list_leaves_out_none_of_the_hosts(host):
     import comfy.samplers
 
-    assert sorted(NAMES) == sorted(comfy.samplers.KSampler.SAMPLERS)
+    assert set(comfy.samplers.KSampler.SAMPLERS) <= set(NAMES)
 
 
 @pytest.mark.parametrize("kind", ["flow", "eps"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -65,8 +66,11 @@ def tiny_scene(host: Host, architecture: str, batch: int = 2) -> Scene:
     """A model with two prompts, ready to be sampled."""
     import comfy.model_patcher
     import comfy.supported_models
+    from comfy.ldm.flux.model import FluxParams
 
     name, settings, shape = ARCHITECTURES[architecture]
+    if "txt_ids_dims" not in {field.name for field in fields(FluxParams)}:  # before Flux 2
+        settings = {key: value for key, value in settings.items() if key != "txt_ids_dims"}
     config = getattr(comfy.supported_models, name)({**settings, "dtype": torch.float32})
     device = torch.device("cpu")
     model = config.get_model({}, device=device).eval().requires_grad_(False)
@@ -82,5 +86,8 @@ def tiny_scene(host: Host, architecture: str, batch: int = 2) -> Scene:
 
 def prompt(rows: int, seed: int) -> list[Any]:
     text = noise((rows, 8, WIDTH), seed)
-    extras = {"pooled_output": text.mean(1), "attention_mask": torch.ones(rows, 8)}
+    extras = {
+        "pooled_output": text.mean(1),
+        "attention_mask": torch.ones(rows, 8, dtype=torch.long),
+    }
     return [[text, extras]]
