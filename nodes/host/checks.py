@@ -50,3 +50,8 @@ def check_options(model_options: dict[str, Any]) -> None:
             "EasyCache and LazyCache leave out calls of the model that a posterior needs. "
             "Disconnect the LAPLACE input, or remove the cache from the model."
         )
+    if "multigpu_clones" in model_options:
+        raise ValueError(
+            "A posterior cannot be followed through a model that is spread over several devices "
+            "yet. Disconnect the LAPLACE input, or remove MultiGPU CFG Split from the model."
+        )

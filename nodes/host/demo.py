@@ -155,8 +155,16 @@ class GreyPixels(nn.Module):
 
 
 def pixel_vae(channels: int) -> comfy.sd.VAE:
-    """VAE that only changes the layout, between pictures and latents that are pictures."""
+    """VAE that only changes the layout, between pictures and latents that are pictures.
+
+    Raises RuntimeError on a host that has none of that kind.
+    """
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    if vae.first_stage_model is None:
+        raise RuntimeError(
+            "The bundled models 'digits' and 'emoji' need ComfyUI 0.3.60 or newer, which has a "
+            "VAE for latents that are pictures. Update ComfyUI, or choose 'letters'."
+        )
     if channels == 1:
         vae.first_stage_model = GreyPixels().eval().to(vae.vae_dtype)
         vae.latent_channels = 1

@@ -1,9 +1,13 @@
 """What a person is told when inputs do not fit, and when: before the model runs."""
 
+import importlib.util
+import sys
+
 import pytest
 import torch
 
 from tests.host.tiny import tiny_scene
+from tests.support.host_location import ROOT
 
 
 @pytest.fixture
@@ -95,6 +99,23 @@ def test_caches_are_fine_alone_but_not_with_a_posterior(host, node_id):
         scene.uncertain(**inputs, laplace=laplace)
     with pytest.raises(ValueError, match="EasyCache and LazyCache leave out calls"):
         scene.fit(model=cached)
+
+
+def test_a_host_without_the_nodes_api_is_told_what_is_needed(host, monkeypatch):
+    monkeypatch.setitem(sys.modules, "comfy_api.latest", None)  # as if it were not there
+    spec = importlib.util.spec_from_file_location("bayesdiff_on_an_old_host", ROOT / "__init__.py")
+    with pytest.raises(ImportError, match=r"needs ComfyUI 0\.3\.60 or newer"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_a_model_on_several_devices_is_refused_with_a_posterior(scene, laplace):
+    model = scene.model.clone()
+    # What newer hosts put there when a model has a copy on another device.
+    model.model_options["multigpu_clones"] = {model.load_device: model}
+    with pytest.raises(ValueError, match="spread over several devices"):
+        scene.uncertain(model=model, laplace=laplace)
+    with pytest.raises(ValueError, match="spread over several devices"):
+        scene.fit(model=model)
 
 
 def test_a_foreign_prompt_is_refused_in_words(scene):
