@@ -39,6 +39,8 @@ __all__ = [
 class PixelFormat(comfy.latent_formats.LatentFormat):
     """Pictures in [-1, 1], grey or in colour."""
 
+    spacial_downscale_ratio = 1
+
     def __init__(self, channels: int) -> None:
         self.latent_channels = channels
         colour = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]

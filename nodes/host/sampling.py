@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import comfy.model_management
@@ -72,7 +73,8 @@ def sample_uncertain(
     add_noise: bool = True,
 ) -> tuple[Latent, Uncertainty]:
     """What KSampler or KSamplerAdvanced return for the same inputs, to the bit, and more."""
-    samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
+    latent = _fitted(model, latent)
+    samples = latent["samples"]
     check_batches("positive", positive, len(samples))
     check_batches("negative", negative, len(samples))
     noise = torch.zeros_like(samples, device="cpu")
@@ -101,8 +103,8 @@ def sample_custom(
 ) -> tuple[Latent, Latent, Uncertainty]:
     """What SamplerCustomAdvanced returns, the denoised latent too, to the bit; and more."""
     model = guider.model_patcher
-    samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
-    latent = {**latent, "samples": samples}
+    latent = _fitted(model, latent)
+    samples = latent["samples"]
     if len(sigmas) < 2:
         raise ValueError("The sigmas hold no step, so nothing is sampled.")
     uncertain = UncertainSampler(sampler, wanted)
@@ -123,6 +125,19 @@ def sample_custom(
     if "x0" in last:
         denoised = {**latent, "samples": model.model.process_latent_out(last["x0"].cpu())}
     return out, denoised, uncertain.uncertainty
+
+
+def _fitted(model: Any, latent: Latent) -> Latent:
+    """`latent`, brought to the model's channels and scale where it is empty.
+
+    An empty latent may say for which scale it was made. Newer hosts take that as an argument of
+    the same name; it no longer holds for what is sampled.
+    """
+    samples = check_latent(latent)
+    fit = comfy.sample.fix_empty_latent_channels
+    scales = {name: latent[name] for name in signature(fit).parameters if name in latent}
+    kept = {name: value for name, value in latent.items() if name not in scales}
+    return {**kept, "samples": fit(model, samples, **scales)}
 
 
 def _run(

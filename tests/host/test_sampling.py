@@ -40,6 +40,16 @@ def test_masked_latent_is_the_stock_one_and_certain_where_it_is_kept(scene, lapl
     assert (uncertainty.latent_std[..., 8:] > 0).all()
 
 
+def test_an_empty_latent_of_another_model_is_fitted_as_the_stock_node_does(scene):
+    """To the channels; newer hosts also to the scale that the latent says it was made for."""
+    (empty,) = scene.host.call("EmptyLatentImage", width=64, height=64, batch_size=3).outputs
+    inputs = scene.inputs(latent_image=empty)
+    (stock,) = scene.host.call("KSampler", **inputs).outputs
+    ours = scene.host.call("UncertainKSampler", **inputs).outputs[0]
+    assert ours.keys() == stock.keys()
+    assert torch.equal(ours["samples"], stock["samples"])
+
+
 def test_a_sample_whose_mask_is_empty_is_certain(scene, laplace):
     mask = torch.ones(3, 16, 16)
     mask[1] = 0
