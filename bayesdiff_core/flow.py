@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .features import Features
 from .laplace import GaussNewton, LaplacePosterior, Structure
 from .last_layer import LastLayer, OutputMap, find_last_layer, trace_output_map
 from .process import Evaluation, tile
@@ -74,9 +75,9 @@ class FlowModel:
                 spread = t.view(-1, *[1] * (x0.ndim - 1))
                 with self.layer.tap() as activations:
                     v = self.velocity((1 - spread) * x0 + spread * noise, t, labels)
-                phi = self.layer.features(activations[0])
-                sums = sums or GaussNewton.zeros(phi.shape[-1], structure, phi.device)
-                sums.update(phi, v - (noise - x0))
+                features = Features.of(self.layer, activations[0])
+                sums = sums or GaussNewton.zeros(self.weights.shape[1], structure, v.device)
+                sums.update(features.pieces(), v - (noise - x0))
         if sums is None:
             raise ValueError("No images went into the fit; give at least one batch.")
         return sums
@@ -115,10 +116,12 @@ class FlowDenoiser:
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
         with self.model.layer.tap() as activations:
             outputs = self.outputs(z, sigma)
-        phi = self.model.layer.features(activations[0])
+        layer, activation = self.model.layer, activations[0]
+        guided = Features.of(layer, self._combine(activation.float()))
         weights = (self.guidance_scale, 1 - self.guidance_scale) if self.guided else (1.0,)
-        guidance = tuple(zip(weights, phi.chunk(len(weights)), strict=True))
-        return Evaluation(outputs, (self._combine(phi),), -sigma.expand(len(z)), guidance)
+        sides = activation.chunk(len(weights))
+        guidance = tuple((w, Features.of(layer, a)) for w, a in zip(weights, sides, strict=True))
+        return Evaluation(outputs, (guided,), -sigma.expand(len(z)), guidance)
 
     def conditional(self, z: Tensor, sigma: Tensor) -> Tensor:
         """D_c alone."""

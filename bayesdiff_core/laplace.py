@@ -12,6 +12,7 @@ et al. 2024, section 3.1, who use its diagonal and 100 weight draws instead).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,19 +56,23 @@ class GaussNewton:
     def structure(self) -> Structure:
         return "full" if self.gram.ndim == 2 else "diag"
 
-    def update(self, phi: Tensor, residual: Tensor) -> None:
-        """Add features phi (..., D) and the residuals of the outputs they made (any shape)."""
-        phi = phi.flatten(0, -2).float()
-        if phi.shape[-1] != self.gram.shape[0]:
-            raise ValueError(f"Expected {self.gram.shape[0]} features, got {phi.shape[-1]}.")
+    def update(self, pieces: Iterable[Tensor], residual: Tensor) -> None:
+        """Add features phi (..., D), piece by piece, and the residuals of all their outputs.
+
+        Raises ValueError when a residual is not finite or D is that of another layer.
+        """
         squared_error = float(residual.double().square().sum())
         if not math.isfinite(squared_error):
             raise ValueError(
                 "The network's output is not finite on these latents; check them for NaN or Inf."
             )
-        product = phi.T @ phi if self.structure == "full" else phi.square().sum(0)
-        self.gram += product.to(self.gram)
-        self.positions += len(phi)
+        for piece in pieces:
+            phi = piece.flatten(0, -2).float()
+            if phi.shape[-1] != self.gram.shape[0]:
+                raise ValueError(f"Expected {self.gram.shape[0]} features, got {phi.shape[-1]}.")
+            product = phi.T @ phi if self.structure == "full" else phi.square().sum(0)
+            self.gram += product.to(self.gram.device)
+            self.positions += len(phi)
         self.outputs += residual.numel()
         self.squared_error += squared_error
 

@@ -21,6 +21,9 @@ __all__ = ["LastLayer", "LastLayerError", "OutputMap", "find_last_layer", "trace
 
 Forward = Callable[[], Tensor]
 
+Positions = slice | Tensor
+"""Some positions of a layer: a run of them, or their indices (p,)."""
+
 
 class LastLayerError(ValueError):
     """The network has no last layer that the method can use."""
@@ -43,13 +46,42 @@ class LastLayer:
     def is_convolution(self) -> bool:
         return is_convolution(self.module)
 
-    def features(self, activation: Tensor) -> Tensor:
-        """Features phi (N, P, D), float32, of the layer's input `activation`."""
-        if self.is_convolution:
-            phi = functional.unfold(activation.float(), **self._geometry).transpose(1, 2)
+    def features(self, activation: Tensor, positions: Positions = slice(None)) -> Tensor:
+        """Features phi (N, P, D), float32, of the layer's input, at some positions or at all."""
+        return self.gather(self.windows(activation), positions)
+
+    def windows(self, activation: Tensor) -> Tensor:
+        """What every position reads of the layer's input, as a view (N, rows, width, *size).
+
+        The positions of a convolution lie in rows; those of a linear layer make rows of one.
+        """
+        if not self.is_convolution:
+            return activation.flatten(1, -2).unsqueeze(2)
+        module: Any = self.module
+        vertical, horizontal = self._padding
+        view = functional.pad(activation, (horizontal, horizontal, vertical, vertical))
+        geometry = zip(module.kernel_size, module.stride, module.dilation, strict=True)
+        for axis, (size, stride, dilation) in enumerate(geometry, 2):
+            view = view.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+        return view.permute(0, 2, 3, 1, 4, 5)
+
+    def gather(self, windows: Tensor, positions: Positions) -> Tensor:
+        """Features phi (N, p, D), float32, of the positions; a new tensor in any case."""
+        width = windows.shape[2]
+        if isinstance(positions, Tensor):
+            positions = positions.to(windows.device)
+            found = windows[:, None, positions // width, positions % width]
+            inside = slice(None)
         else:
-            phi = activation.float().flatten(1, -2)
-        return with_constant(phi) if self.has_bias else phi
+            first, last, _ = positions.indices(windows.shape[1] * width)
+            top = first // width
+            found = windows[:, top : -(-last // width)]
+            inside = slice(first - top * width, last - top * width)
+        size = found.shape[3:]
+        features = size.numel() + self.has_bias
+        phi = found.new_ones(*found.shape[:3], features, dtype=torch.float32)
+        phi[..., : size.numel()].unflatten(-1, size).copy_(found)
+        return phi.flatten(1, 2)[:, inside]
 
     def shift(self, activation: Tensor, delta: Tensor) -> Tensor:
         """Change of the layer's output when its weights move by `delta` (R, D)."""
@@ -89,25 +121,16 @@ class LastLayer:
         finally:
             handle.remove()
 
-    @cached_property
-    def _geometry(self) -> dict[str, Any]:
+    @property
+    def _padding(self) -> tuple[int, int]:
         module: Any = self.module
-        padding = module.padding
-        if isinstance(padding, str):
-            padding = (
-                0
-                if padding == "valid"
-                else tuple(
-                    d * (k - 1) // 2
-                    for d, k in zip(module.dilation, module.kernel_size, strict=True)
-                )
-            )
-        return {
-            "kernel_size": module.kernel_size,
-            "padding": padding,
-            "stride": module.stride,
-            "dilation": module.dilation,
-        }
+        if module.padding == "valid":
+            return 0, 0
+        if module.padding == "same":
+            spans = zip(module.kernel_size, module.dilation, strict=True)
+            vertical, horizontal = (dilation * (size - 1) // 2 for size, dilation in spans)
+            return vertical, horizontal
+        return module.padding
 
 
 @dataclass(frozen=True)
@@ -146,11 +169,6 @@ class OutputMap:
     def rows_per_channel(self) -> int:
         """How many rows of W feed one latent channel: p * p for a network that unpatchifies."""
         return int(torch.unique(self.row[0]).numel())
-
-
-def with_constant(phi: Tensor) -> Tensor:
-    """phi (..., D) with the constant feature 1 of the bias behind it."""
-    return functional.pad(phi, (0, 1), value=1.0)
 
 
 def is_convolution(module: nn.Module) -> bool:

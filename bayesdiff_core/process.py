@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .features import Features
 from .last_layer import OutputMap
 from .samplers import Solver
 from .trace import DrawNoise, Evaluate, Trace, trace_solver
@@ -34,13 +35,13 @@ class Evaluation:
     `outputs` are the guided denoised prediction D (B, C, *S) and, for solvers that read it, the
     unconditional one. `features` holds for each of them phi (B, P, D) combined over the calls of
     guidance as the outputs were: dD = output_scale * dW phi. `output_scale` (B,) is c_out.
-    `guidance` lists the calls behind D as (weight, phi) where the denoiser knows them apart.
+    `guidance` lists the calls behind D as (weight, features) where the denoiser knows them apart.
     """
 
     outputs: tuple[Tensor, ...]
-    features: tuple[Tensor, ...]
+    features: tuple[Features, ...]
     output_scale: Tensor
-    guidance: tuple[tuple[float, Tensor], ...] = ()
+    guidance: tuple[tuple[float, Features], ...] = ()
 
 
 class Denoiser(Protocol):

@@ -144,7 +144,7 @@ class Recursion:
     def _noise_variance(self, evaluation: Evaluation, sigma: Tensor) -> Tensor:
         """Var(e) (B, C, *S): the calls of guidance are added as if they were independent."""
         terms = evaluation.guidance or ((1.0, evaluation.features[0]),)
-        variance = sum(weight**2 * self.posterior.variance(phi) for weight, phi in terms)
+        variance = sum(weight**2 * phi.variance(self.posterior) for weight, phi in terms)
         scale = (evaluation.output_scale / sigma).square()
         return self.process.denoiser.output_map.spread(variance * scale[:, None])
 

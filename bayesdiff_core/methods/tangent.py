@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..features import Features
 from ..laplace import LaplacePosterior
 from ..process import Evaluation, SolverProcess, tile
 from .base import Propagated
@@ -127,8 +128,7 @@ class TangentRun:
         self.trace = process.trace
         self.patterns = channel_patterns(process.x.shape[1], plan.shifts).to(process.x.device)
         generator = torch.Generator().manual_seed(seed)
-        shape = (plan.draws, posterior.rows, posterior.features)
-        self.white = torch.randn(shape, generator=generator).to(process.x.device)
+        self.deltas = posterior.draw(plan.draws, generator).to(process.x.device)
         self.history: list[Refresh] = []
         self.gamma = process.x.new_ones(process.batch)
         self.cost = 0.0
@@ -195,36 +195,33 @@ class TangentRun:
 
     def _sources(self, evaluation: Evaluation, m: int) -> Tensor:
         """Change of output m by each weight error, at a fixed state: (K, B, C, *S)."""
-        whitened = self.posterior.whiten(evaluation.features[m])
-        scale = evaluation.output_scale
+        features, scale = evaluation.features[m], evaluation.output_scale
+        variance = features.variance(self.posterior)
+        free = self._free(variance)
+        coherent = self.posterior.variance(features.mean(free))
         if m == 0:
-            self.gamma = self._excess(whitened).clamp(1.0, GAMMA)
-        sources = torch.cat([self._shifts(whitened, scale), self._draws(whitened, scale)])
+            whole = (variance * free).sum(1)
+            self.gamma = (whole / coherent.clamp(min=1e-30)).clamp(1.0, GAMMA)
+        shape = variance.sqrt()
+        shape = shape / (shape * free).sum(1, keepdim=True).clamp(min=1e-20)
+        shifts = self._shifts(shape * (scale * coherent.sqrt())[:, None])
+        sources = torch.cat([shifts, self._draws(features, scale)])
         return sources if self.process.mask is None else sources * self.process.mask
 
-    def _shifts(self, whitened: Tensor, scale: Tensor) -> Tensor:
+    def _shifts(self, size: Tensor) -> Tensor:
+        """Shifts (K, B, C, *S) by the patterns over channels, from the size (B, P) of a row's."""
         output_map = self.process.denoiser.output_map
-        std = whitened.norm(dim=-1)
-        free = self._free(std)
-        amplitude = (whitened * free[..., None]).sum(1).norm(dim=-1)
-        shape = std / (std * free).sum(1, keepdim=True).clamp(min=1e-20)
         # A channel that gathers p * p independent rows shifts by the mean of p * p errors.
-        amplitude = scale * amplitude / math.sqrt(output_map.rows_per_channel)
-        shift = output_map.spread(shape * amplitude[:, None])
+        shift = output_map.spread(size / math.sqrt(output_map.rows_per_channel))
         return self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2)) * shift
 
-    def _excess(self, whitened: Tensor) -> Tensor:
-        """Mean variance of a pixel over the variance of the mean pixel (B,)."""
-        free = self._free(whitened[..., 0])
-        whole = (whitened.square().sum(-1) * free).sum(1)
-        return whole / (whitened * free[..., None]).sum(1).square().sum(-1).clamp(min=1e-30)
-
-    def _draws(self, whitened: Tensor, scale: Tensor) -> Tensor:
-        output_map = self.process.denoiser.output_map
-        changes = (whitened * scale[:, None, None]) @ self.white.transpose(1, 2)[:, None]
-        if not len(changes):
-            return changes.new_zeros(0, *self.process.x.shape)
-        return torch.stack([output_map.gather(change) for change in changes])
+    def _draws(self, features: Features, scale: Tensor) -> Tensor:
+        """Changes (K, B, C, *S) by the weight draws, all of them in one run of the layer."""
+        if not len(self.deltas):
+            return self.process.x.new_zeros(0, *self.process.x.shape)
+        changes = features.outputs(self.deltas.flatten(0, 1)) * scale[:, None, None]
+        gather = self.process.denoiser.output_map.gather
+        return torch.stack([gather(change) for change in changes.chunk(len(self.deltas), -1)])
 
     def _free(self, like: Tensor) -> Tensor:
         """Weights (B, P) of the positions that are free to move; they sum to 1."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import reduce
+from operator import add
 from typing import Any
 
 import comfy.model_management
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
 from ...bayesdiff_core.process import Evaluation, tile
 from .closures import unchanged
@@ -177,8 +180,8 @@ class HostDenoiser:
         vector = sigma if sigma.ndim else sigma.expand(self.shape[0])
         weights: list[Weights] = [{} for _ in range(2 if self.reads_uncond else 1)]
         for j, call in enumerate(calls):
-            for i, phi in enumerate(call.features):
-                if phi is None:
+            for i, features in enumerate(call.features):
+                if features is None:
                     continue
                 tangents = self._guider_tangents(calls, (j, i), vector)
                 for weight, tangent in zip(weights, tangents, strict=True):
@@ -224,17 +227,14 @@ class HostDenoiser:
                 )
             return [forward_ad.unpack_dual(out).tangent for out in (denoised, *captured)]
 
-    def _combine(self, weights: Weights, calls: list[CondCall]) -> Tensor:
+    def _combine(self, weights: Weights, calls: list[CondCall]) -> Features:
         """Features of a guided output (B, P, D) from those of its conditions."""
-        total: Tensor | None = None
-        for (j, i), weight in weights.items():
-            phi = calls[j].features[i] * weight[..., None]
-            total = phi if total is None else total + phi
-        if total is not None:
-            return total
-        # No condition is active at this noise level.
-        positions, features = self.output_map.positions, self._tap.layer.features
-        return calls[0].x.new_zeros(len(calls[0].x), positions, features)
+        parts = [calls[j].features[i].weighted(weight) for (j, i), weight in weights.items()]
+        if not parts:
+            # No condition is active at this noise level.
+            shape = (self.shape[0], self.output_map.positions, self._tap.layer.features)
+            return Features.dense(calls[0].x.new_zeros(1).expand(shape))
+        return reduce(add, parts)
 
     def _output_scale(self, z: Tensor, sigma: Tensor) -> Tensor:
         """c_out (B,): the prediction is affine in the network's output."""
@@ -245,6 +245,6 @@ class HostDenoiser:
         return (one - model_sampling.calculate_denoised(vector, zero, zero)).flatten()
 
 
-def _apart(weights: Weights, calls: list[CondCall]) -> tuple[tuple[Any, Tensor], ...]:
+def _apart(weights: Weights, calls: list[CondCall]) -> tuple[tuple[Any, Features], ...]:
     """The conditions with their mean weight, for methods that treat them as independent."""
     return tuple((weight.mean(), calls[j].features[i]) for (j, i), weight in weights.items())

@@ -12,6 +12,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.laplace import (
     GaussNewton,
     LaplacePosterior,
@@ -132,22 +133,22 @@ class _FitSampler(comfy.samplers.Sampler):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 rows = slice(start, start + CHUNK)
                 part = select(conds, rows, batch)
-                phi, residual = self._observe(model, options, tap, part["positive"], latents[rows])
-                sums = sums or self._zeros(phi)
-                sums.update(phi, residual)
+                cond, clean = part["positive"], latents[rows]
+                features, residual = self._observe(model, options, tap, cond, clean)
+                sums = sums or self._zeros(tap.layer.features, residual.device)
+                sums.update(features.pieces(), residual)
                 progress.update(1)
         assert sums is not None
         return sums
 
-    def _zeros(self, phi: Tensor) -> GaussNewton:
-        features = phi.shape[-1]
+    def _zeros(self, features: int, device: torch.device) -> GaussNewton:
         # Apple's devices have no double precision.
-        device = "cpu" if phi.device.type == "mps" else phi.device
+        device = torch.device("cpu") if device.type == "mps" else device
         return GaussNewton.zeros(features, self.structure or choose_structure(features), device)
 
     def _observe(
         self, model: Any, options: dict[str, Any], tap: Tap, cond: list[Any], clean: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Features, Tensor]:
         """Features (b, P, D) and residuals F - F* (b, C, *S) at random noise levels.
 
         D = c_skip z + c_out F and D* = x0, so F - F* = (D - x0) / c_out.
@@ -159,8 +160,8 @@ class _FitSampler(comfy.samplers.Sampler):
         with tap.recording() as calls:
             comfy.samplers.calc_cond_batch(model, [cond], z, sigma, options)
         (call,) = calls
-        phi = call.features[0]
-        if phi is None:
+        features = call.features[0]
+        if features is None:
             raise ValueError(
                 "The conditioning is not active at every noise level. Fit on one without a "
                 "timestep range."
@@ -168,7 +169,7 @@ class _FitSampler(comfy.samplers.Sampler):
         zero = z.new_zeros(len(z), *[1] * (z.ndim - 1))
         scale = model_sampling.calculate_denoised(sigma, zero + 1, zero)
         scale = scale - model_sampling.calculate_denoised(sigma, zero, zero)
-        return phi, (call.outputs[0] - clean) / scale
+        return features, (call.outputs[0] - clean) / scale
 
     def _noise_levels(self, model_sampling: Any, count: int) -> Tensor:
         """Levels (count,) uniform over the schedule, within what the model was trained on."""

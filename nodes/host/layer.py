@@ -12,6 +12,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import (
     LastLayer,
     LastLayerError,
@@ -38,10 +39,9 @@ class Positions:
     kept: Tensor | None
     output_map: OutputMap
 
-    def features(self, layer: LastLayer, activation: Tensor) -> Tensor:
+    def features(self, layer: LastLayer, activation: Tensor) -> Features:
         """phi (N, P, D) of the layer's input."""
-        phi = layer.features(activation)
-        return phi if self.kept is None else phi[:, self.kept.to(phi.device)]
+        return Features.of(layer, activation, self.kept)
 
 
 @dataclass
@@ -93,7 +93,7 @@ def find_layer(
     if found is None:
         layer = find_last_layer(model.diffusion_model, lambda: forward(None))
         activation = _input(layer, lambda: forward(None))
-        features = layer.features(activation).shape[-1]
+        features = layer.features(activation, slice(1)).shape[-1]
         found = ModelLayer(layer, activation.dtype, features)
         _found[model] = found
     for area in _areas(conds):

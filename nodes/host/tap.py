@@ -17,6 +17,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...bayesdiff_core.features import Features
 from .layer import ModelLayer
 
 __all__ = ["CondCall", "Tap"]
@@ -29,13 +30,13 @@ WRAPPERS = comfy.patcher_extension.WrappersMP
 class CondCall:
     """One call of `calc_cond_batch`: its input, its predictions and the features behind them.
 
-    `outputs` holds a prediction (B, C, *S) for each condition, `features` phi (B, P, D), or None
-    where the condition is absent.
+    `outputs` holds a prediction (B, C, *S) for each condition, `features` those (B, P, D) behind
+    it, or None where the condition is absent.
     """
 
     x: Tensor
     outputs: list[Tensor]
-    features: list[Tensor | None]
+    features: list[Features | None]
 
 
 class Tap:
@@ -202,7 +203,7 @@ class _MeanFeatures:
     x: Tensor
     parts: dict[PartKey, _Part]
     conditions: int
-    _sums: dict[int, Tensor] = field(default_factory=dict)
+    _sums: dict[int, Features] = field(default_factory=dict)
     _weights: dict[int, Tensor] = field(default_factory=dict)
 
     def add(self, activations: list[Tensor], transformer_options: dict[str, Any]) -> None:
@@ -214,20 +215,21 @@ class _MeanFeatures:
                 "call of the model instead of once. Remove nodes that cache or split its calls "
                 "(EasyCache, LazyCache), or sample without a posterior."
             )
-        chunks = activations[0].chunk(len(sides))
+        # A compiled model may use the memory of its activations again in its next call.
+        chunks = activations[0].clone().chunk(len(sides))
         for side, uuid, chunk in zip(sides, transformer_options["uuids"], chunks, strict=True):
             self._add_part(side, self.parts[side, uuid], chunk)
 
-    def features(self) -> list[Tensor | None]:
+    def features(self) -> list[Features | None]:
         return [self._mean(i) for i in range(self.conditions)]
 
-    def _mean(self, side: int) -> Tensor | None:
+    def _mean(self, side: int) -> Features | None:
         if side not in self._sums:
             return None
         total = self._sums[side]
         if side not in self._weights:
             return total
-        return total / (self._weights[side] + 1e-37)[..., None]
+        return total.weighted(1 / (self._weights[side] + 1e-37))
 
     def _add_part(self, side: int, part: _Part, activation: Tensor) -> None:
         full = self.layer.shapes[self.x.shape[1:]]
@@ -235,8 +237,8 @@ class _MeanFeatures:
             self._sums[side] = full.features(self.layer.layer, activation)
             return
         positions = self.layer.shapes[part.mult.shape[1:]]
-        phi = positions.features(self.layer.layer, activation)
-        mult, index = part.mult, None
+        features = positions.features(self.layer.layer, activation)
+        mult = part.mult
         if part.area is not None:
             embedded = torch.zeros_like(self.x)
             _narrow(embedded, part.area).add_(part.mult)
@@ -244,10 +246,10 @@ class _MeanFeatures:
             owner = _narrow(full.output_map.position[None], part.area)[0].flatten()
             index = torch.zeros(full.output_map.positions, dtype=torch.long)
             index[owner] = positions.output_map.position.flatten()
-            phi = phi[:, index.to(phi.device)]
+            features = features.at(index)
         weight = full.output_map.average(mult)
-        phi = phi * weight[..., None]
-        self._sums[side] = self._sums[side] + phi if side in self._sums else phi
+        features = features.weighted(weight)
+        self._sums[side] = self._sums[side] + features if side in self._sums else features
         self._weights[side] = self._weights.get(side, 0) + weight
 
 

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import torch
 
+from bayesdiff_core.features import Features
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.last_layer import OutputMap
 from bayesdiff_core.process import Evaluation
@@ -41,7 +42,8 @@ class LinearDenoiser:
 
     def evaluate(self, z, sigma):
         phi = self.features.expand(len(z), *self.features.shape)
-        return Evaluation(self.outputs(z, sigma), (phi,), -sigma.expand(len(z)))
+        features = Features.dense(phi)
+        return Evaluation(self.outputs(z, sigma), (features,), -sigma.expand(len(z)))
 
     @contextmanager
     def perturbed(self, deltas):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bayesdiff_core.features import Features
 from bayesdiff_core.last_layer import OutputMap
 from bayesdiff_core.methods import BayesDiff, UnsupportedSolverError
 from bayesdiff_core.process import Evaluation, SolverProcess
@@ -34,8 +35,8 @@ class Network:
     def evaluate(self, z, sigma):
         s = self.guidance_scale
         conditional, unconditional = self.sides(z, sigma)
-        guided = s * conditional + (1 - s) * unconditional
-        terms = ((s, conditional), (1 - s, unconditional))
+        guided = Features.dense(s * conditional + (1 - s) * unconditional)
+        terms = ((s, Features.dense(conditional)), (1 - s, Features.dense(unconditional)))
         return Evaluation(self.outputs(z, sigma), (guided,), -sigma.expand(len(z)), terms)
 
 

@@ -51,7 +51,7 @@ def jacobian(last, activation):
 def fit(last, activation, residual, structure="full"):
     phi = last.features(activation)
     sums = GaussNewton.zeros(phi.shape[-1], structure)
-    sums.update(phi, residual)
+    sums.update([phi], residual)
     return sums
 
 
@@ -150,9 +150,9 @@ def test_shift_is_the_exact_change_of_the_layer(layer):
 def test_data_that_cannot_be_used_is_refused():
     sums = GaussNewton.zeros(4, "full")
     with pytest.raises(ValueError, match="not finite"):
-        sums.update(torch.ones(3, 4), torch.tensor([1.0, float("nan"), 0.0]))
+        sums.update([torch.ones(3, 4)], torch.tensor([1.0, float("nan"), 0.0]))
     with pytest.raises(ValueError, match="Expected 4 features, got 5"):
-        sums.update(torch.ones(3, 5), torch.zeros(3))
+        sums.update([torch.ones(3, 5)], torch.zeros(3))
     with pytest.raises(ValueError, match="No data"):
         sums.posterior(torch.ones(1, 4))
     with pytest.raises(ValueError, match="cannot be merged"):

@@ -69,10 +69,14 @@ def deltas_for(layer, count):
     return 0.1 * noise((count, *weights.shape), 9)
 
 
+def unfolded(features):
+    return torch.cat(list(features.pieces()), 1)
+
+
 def effect_of(delta, evaluation, m, denoiser):
     """c_out delta phi on the latent, (B, C, *S)."""
     output_map = denoiser.output_map
-    moved = evaluation.features[m] @ delta.T
+    moved = unfolded(evaluation.features[m]) @ delta.T
     moved = moved[:, output_map.position, output_map.row] * output_map.sign
     return moved * evaluation.output_scale.view(-1, *[1] * (moved.ndim - 1))
 
@@ -154,7 +158,8 @@ def test_a_silent_prompt_has_no_features(scene):
 
     def check(denoiser, layer):
         evaluation = denoiser.evaluate(noise(denoiser.shape, 5), torch.tensor(0.7))
-        (phi,) = evaluation.features
+        (features,) = evaluation.features
+        phi = unfolded(features)
         assert phi.shape == (3, denoiser.output_map.positions, layer.features)
         assert (phi == 0).all()
 
