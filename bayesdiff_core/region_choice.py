@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .mask import regions
+from .mask import Box, regions
 from .resample import choose
 
-__all__ = ["compose", "paint", "pick_regions", "region_labels", "region_scores"]
+__all__ = ["compose", "paint", "pick_regions", "region_boxes", "region_labels", "region_scores"]
 
 
 def region_labels(mask: Tensor) -> Tensor:
@@ -48,6 +48,27 @@ def _partition(mask: Tensor) -> Tensor:
     owner = np.zeros(nearest.max() + 1, dtype=np.int32)
     owner[nearest[core > 0]] = core[core > 0]
     return torch.from_numpy(owner[nearest] * (mask > 0).numpy().astype(np.int32))
+
+
+def region_boxes(labels: Tensor) -> list[list[Box]]:
+    """Where the regions of labels (B, *S) lie, in pixels of a frame: for each image its regions.
+
+    Soft edges are part of a region. A region of a video is what its frames cover together.
+    """
+    height = labels.shape[-2] if labels.ndim > 2 else 1
+    frames = labels.reshape(len(labels), -1, height, labels.shape[-1])
+    return [
+        [_box((image == region).any(0)) for region in range(1, int(image.max()) + 1)]
+        for image in frames
+    ]
+
+
+def _box(covered: Tensor) -> Box:
+    """Of a region (H, W) that covers at least one pixel."""
+    rows, columns = covered.nonzero().unbind(1)
+    top, left = int(rows.min()), int(columns.min())
+    width, height = int(columns.max()) + 1 - left, int(rows.max()) + 1 - top
+    return Box(left, top, width, height, len(rows))
 
 
 def region_scores(maps: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from .process import EvaluateStep, tile
 from .recording import Recording
 
-__all__ = ["NOISE_MODES", "MaskedRun", "Renoise", "RenoisedRun", "choose"]
+__all__ = ["NOISE_MODES", "MaskedRun", "Renoise", "RenoisedRun", "choose", "last_part"]
 
 Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(sigma (), noise, clean latent) -> noised state, as the model was trained to see it."""
@@ -160,6 +160,17 @@ class RenoisedRun:
 
     def _at(self, sigma: Tensor) -> Tensor:
         return self.outside(sigma.to(self.noise), self.noise, self.clean.to(self.noise))
+
+
+def last_part(schedule: Tensor, denoise: float) -> Tensor:
+    """The last share `denoise` of a schedule (steps + 1,), as `Recording.start_of` cuts it.
+
+    At least one step. Raises ValueError when the share does not lie in (0, 1].
+    """
+    if not 0 < denoise <= 1:
+        raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
+    steps = len(schedule) - 1
+    return schedule[min(round((1 - denoise) * steps), steps - 1) :]
 
 
 def _blended(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Tensor:

@@ -2,12 +2,13 @@ from comfy_api.latest import io
 
 from ..bayesdiff_core.uncertainty import SIGNALS
 from .host.diversity import diversify, uncertain_part
-from .host.resample import Repair
+from .host.repair import Given, Repair
 from .resample_inputs import (
     denoise_input,
+    prompt_inputs,
     recorded_guidance_input,
-    run_inputs,
     seed_input,
+    uncertainty_input,
 )
 from .types import CATEGORY
 
@@ -15,7 +16,6 @@ from .types import CATEGORY
 class Diversity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        run, prompts = run_inputs()
         return io.Schema(
             node_id="BayesDiffDiversity",
             display_name="Variants where Uncertain",
@@ -25,8 +25,10 @@ class Diversity(io.ComfyNode):
                 "mask. Everything else stays as it is, to the bit."
             ),
             inputs=[
-                *run,
-                *prompts,
+                io.Model.Input("model", tooltip="The model the image was sampled with."),
+                io.Latent.Input("latent", tooltip="The latent of UncertainKSampler."),
+                uncertainty_input(),
+                *prompt_inputs(),
                 seed_input("seed"),
                 io.Int.Input(
                     "variants",
@@ -71,7 +73,7 @@ class Diversity(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         if mask is None:
             mask = uncertain_part(uncertainty, signal, percentile)
-        variety = Repair(seed, denoise, variants, cfg=cfg or None)
+        variety = Repair(seed, denoise, variants, given=Given(cfg=cfg or None))
         return io.NodeOutput(
             *diversify(model, latent, uncertainty, mask, positive, negative, variety)
         )

@@ -1,10 +1,14 @@
 from comfy_api.latest import io
 
-from .host.resample import RULES, Repair, resample
+from .host.repair import RECORDED, RULES, Repair
+from .host.resample import resample
 from .resample_inputs import (
     denoise_input,
+    given_of,
+    noise_mode_inputs,
+    override_inputs,
+    prompt_inputs,
     recorded_guidance_input,
-    run_inputs,
     seed_input,
 )
 from .types import CATEGORY, Uncertainty
@@ -13,7 +17,6 @@ from .types import CATEGORY, Uncertainty
 class MaskedResample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        run, prompts = run_inputs()
         return io.Schema(
             node_id="MaskedResample",
             display_name="Masked Resample",
@@ -23,7 +26,18 @@ class MaskedResample(io.ComfyNode):
                 "outside the mask stays as it is, to the bit."
             ),
             inputs=[
-                *run,
+                io.Model.Input("model", tooltip="The model the image was sampled with."),
+                io.Latent.Input(
+                    "latent", tooltip="The latent of UncertainKSampler, or any other."
+                ),
+                Uncertainty.Input(
+                    "uncertainty",
+                    optional=True,
+                    tooltip=(
+                        "Of the same latent. Without it sampler_name, scheduler, steps and cfg "
+                        "are needed, and the image is noised anew around the region."
+                    ),
+                ),
                 io.Mask.Input(
                     "mask",
                     tooltip=(
@@ -31,7 +45,7 @@ class MaskedResample(io.ComfyNode):
                         "or one for each."
                     ),
                 ),
-                *prompts,
+                *prompt_inputs(),
                 seed_input("seed"),
                 denoise_input(),
                 io.Int.Input(
@@ -50,12 +64,31 @@ class MaskedResample(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_original",
                     default=True,
-                    tooltip="Whether the image may stay as it is where no candidate beats it.",
+                    tooltip=(
+                        "Whether the image may stay as it is where no candidate beats it. With "
+                        "the rule all: whether it comes last in the batch."
+                    ),
                 ),
                 recorded_guidance_input(),
+                *noise_mode_inputs(),
+                *override_inputs(),
+                io.Int.Input(
+                    "rounds",
+                    default=1,
+                    min=1,
+                    max=10,
+                    optional=True,
+                    tooltip=(
+                        "Tries again with other noise, each time from what is best so far, until "
+                        "no region gets better."
+                    ),
+                ),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent"),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="With the rule all: all first candidates, then all second ones, ...",
+                ),
                 Uncertainty.Output(display_name="uncertainty"),
                 io.String.Output(display_name="report"),
             ],
@@ -63,10 +96,14 @@ class MaskedResample(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, latent, uncertainty, mask, positive, negative, seed, denoise, candidates,
-        rule, keep_original, cfg=0.0,
+        cls, model, latent, mask, positive, negative, seed, denoise, candidates, rule,
+        keep_original, uncertainty=None, cfg=0.0, noise_mode="denoised", laplace=None,
+        sampler_name=RECORDED, scheduler=RECORDED, steps=0, rounds=1,
     ) -> io.NodeOutput:  # fmt: skip
-        repair = Repair(seed, denoise, candidates, rule, keep_original, cfg or None)
+        repair = Repair(
+            seed, denoise, candidates, rule, keep_original, noise_mode, laplace, rounds,
+            given_of(sampler_name, scheduler, steps, cfg),
+        )  # fmt: skip
         return io.NodeOutput(
             *resample(model, latent, uncertainty, mask, positive, negative, repair)
         )

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..bayesdiff_core.resample import NOISE_MODES
+from .host.repair import RECORDED, Given
+from .host.sampling import SAMPLERS, SCHEDULERS
 from .sampler_inputs import seed_input
-from .types import Uncertainty
+from .types import Laplace, Uncertainty
 
-__all__ = ["denoise_input", "recorded_guidance_input", "run_inputs", "seed_input"]
+__all__ = [
+    "denoise_input",
+    "given_of",
+    "noise_mode_inputs",
+    "override_inputs",
+    "prompt_inputs",
+    "recorded_guidance_input",
+    "seed_input",
+    "start_posterior_input",
+    "uncertainty_input",
+]
 
 
-def run_inputs() -> tuple[list[io.Input], list[io.Input]]:
-    """The recorded run, and its prompts."""
-    run = [
-        io.Model.Input("model", tooltip="The model the image was sampled with."),
-        io.Latent.Input("latent", tooltip="The latent of UncertainKSampler."),
-        Uncertainty.Input("uncertainty", tooltip="Of the same latent."),
-    ]
-    prompts = [
+def uncertainty_input() -> io.Input:
+    return Uncertainty.Input("uncertainty", tooltip="Of the same latent.")
+
+
+def prompt_inputs() -> list[io.Input]:
+    return [
         io.Conditioning.Input("positive", tooltip="What the region should show."),
         io.Conditioning.Input("negative", tooltip="As in the run, as a rule."),
     ]
-    return run, prompts
 
 
 def denoise_input() -> io.Input:
@@ -45,4 +55,66 @@ def recorded_guidance_input() -> io.Input:
         round=0.01,
         optional=True,
         tooltip="Guidance scale; 0 takes the one of the recorded run.",
+    )
+
+
+def noise_mode_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "noise_mode",
+            options=list(NOISE_MODES),
+            default="denoised",
+            optional=True,
+            tooltip="Where the region starts from.\n"
+            + "\n".join(f"{name}: {text}." for name, text in NOISE_MODES.items()),
+        ),
+        start_posterior_input("For the noise modes of the posterior: from LaplaceFit."),
+    ]
+
+
+def start_posterior_input(tooltip: str) -> io.Input:
+    return Laplace.Input("laplace", optional=True, tooltip=tooltip)
+
+
+def override_inputs() -> list[io.Input]:
+    """Sampler and schedule in place of what was recorded."""
+    return [
+        io.Combo.Input(
+            "sampler_name",
+            options=[RECORDED, *SAMPLERS],
+            default=RECORDED,
+            optional=True,
+            tooltip=(
+                "Another sampler than the recorded run's; needed where nothing is recorded. If "
+                "its steps are not the recorded ones, the image is noised anew around the region."
+            ),
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=[RECORDED, *SCHEDULERS],
+            default=RECORDED,
+            optional=True,
+            tooltip="Another schedule than the recorded run's: the image is then noised anew.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=10000,
+            optional=True,
+            tooltip=(
+                "Steps of the whole schedule, of which the last share denoise is run; 0 takes "
+                "those of the recorded run."
+            ),
+        ),
+    ]
+
+
+def given_of(sampler_name: str, scheduler: str, steps: int, cfg: float) -> Given:
+    """What the inputs ask for in place of what was recorded."""
+    return Given(
+        None if sampler_name == RECORDED else sampler_name,
+        None if scheduler == RECORDED else scheduler,
+        steps or None,
+        cfg or None,
     )

@@ -23,6 +23,7 @@ from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
 from ...bayesdiff_core.process import Evaluation, tile
 from .closures import unchanged
+from .memory import Parts
 from .tap import CondCall, Tap
 
 __all__ = ["HostDenoiser"]
@@ -48,7 +49,7 @@ class HostDenoiser:
         self.tap: Tap | None = None
         self._running: tuple[Arguments, Tensor] | None = None
         self._deltas: Tensor | None = None
-        self._fits = 1 << 30
+        self.parts = Parts()
 
     @property
     def output_map(self) -> OutputMap:
@@ -129,23 +130,14 @@ class HostDenoiser:
         A call `aside` of the run leaves no trace in guidance functions that remember.
         """
         batch = self.shape[0]
-        copies = len(z) // batch
-        results: list[Tensor] = []
-        first = 0
-        while first < copies:
-            count = min(self._fits, copies - first)
-            try:
-                part = z[first * batch : (first + count) * batch]
-                with self._for_copies(first, count, aside):
-                    results.append(self._call_copies(part, sigma, arguments, count))
-                first += count
-                continue
-            except torch.cuda.OutOfMemoryError:
-                if count == 1:
-                    raise
-            # Out of the handler, whose traceback holds the tensors that did not fit.
-            self._fits = count // 2
-            comfy.model_management.soft_empty_cache()
+
+        def some(first: int, count: int) -> Tensor:
+            rows = slice(first * batch, (first + count) * batch)
+            level = sigma[rows] if sigma.shape == z.shape[:1] else sigma
+            with self._for_copies(first, count, aside):
+                return self._call_copies(z[rows], level, arguments, count)
+
+        results = self.parts.of(len(z) // batch, some)
         return results[0] if len(results) == 1 else torch.cat(results)
 
     @contextmanager

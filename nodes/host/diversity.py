@@ -8,18 +8,12 @@ from torch import Tensor
 
 from ...bayesdiff_core.mask import threshold_mask
 from ...bayesdiff_core.payload import frames
-from ...bayesdiff_core.resample import MaskedRun
 from ...bayesdiff_core.signals import smooth
 from ...bayesdiff_core.uncertainty import Uncertainty
+from .candidates import Candidates, CandidateSampler, sample_again
 from .checks import check_latent
-from .resample import (
-    Repair,
-    ResampleSampler,
-    check_recording,
-    latent_mask,
-    sample_again,
-)
-from .sampler import sampler_from
+from .masks import latent_mask
+from .repair import Repair, way_of
 
 __all__ = ["diversify", "uncertain_part"]
 
@@ -49,10 +43,17 @@ def diversify(
     ValueError when the mask is empty.
     """
     samples = check_latent(latent)
-    recording = check_recording(uncertainty, samples)
     region = latent_mask(mask, samples)
-    run = MaskedRun(recording, region, variety.denoise, variety.candidates)
-    sampler = _Variants(sampler_from(uncertainty.metadata), uncertainty, run, variety)
+    if not region.any():
+        raise ValueError("The mask is empty, so there is nothing to vary.")
+    variety.check(positive, negative)
+    way = way_of(model, samples, uncertainty, variety.given)
+    if way.recording is None:
+        raise ValueError(
+            "This UNCERTAINTY holds no recorded trajectory. Raise recording_mb in "
+            "UncertainKSampler and sample again."
+        )
+    sampler = CandidateSampler(way, region, variety, every_candidate)
     result = sample_again(model, samples, positive, negative, sampler)
     changes = (result.unflatten(0, (variety.candidates, -1)) - samples).square()
     share = region.expand_as(samples).flatten(1).sum(1).clamp(min=1e-6)
@@ -66,10 +67,5 @@ def diversify(
     return {"samples": result}, "\n".join(lines)
 
 
-class _Variants(ResampleSampler):
-    """Keeps every candidate."""
-
-    def _choose(
-        self, guider: Any, candidates: Tensor, original: Tensor, options: dict[str, Any]
-    ) -> Tensor:
-        return candidates
+def every_candidate(found: Candidates) -> Tensor:
+    return found.latents

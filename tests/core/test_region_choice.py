@@ -6,6 +6,7 @@ from bayesdiff_core.region_choice import (
     compose,
     paint,
     pick_regions,
+    region_boxes,
     region_labels,
     region_scores,
 )
@@ -98,3 +99,23 @@ def test_composing_takes_each_pixel_from_its_source_to_the_bit():
     assert torch.equal(result[~first], original[~first])
     maps = compose(candidates[:, :, 0], original[:, 0], take)
     assert torch.equal(maps, result[:, 0])
+
+
+def test_boxes_hold_a_region_with_its_soft_edge():
+    mask = torch.cat([two_regions(), torch.zeros(1, 1, 12, 20)])
+    labels = region_labels(mask)
+    (large, small), nothing = region_boxes(labels)
+    assert nothing == []
+    assert (large.x, large.y, large.height, large.area) == (1, 1, 8, int((labels == 1).sum()))
+    for box, region in ((large, 1), (small, 2)):
+        inside = labels[0, box.y : box.y + box.height, box.x : box.x + box.width]
+        assert (inside == region).sum() == box.area
+        assert (labels == region).sum() == box.area
+
+
+def test_the_box_of_a_video_covers_all_its_frames():
+    labels = torch.zeros(1, 2, 4, 6, dtype=torch.int32)
+    labels[0, 0, 1, 1] = 1
+    labels[0, 1, 2, 1:4] = 1
+    ((box,),) = region_boxes(labels)
+    assert box == (1, 1, 3, 2, 4)

@@ -7,7 +7,7 @@ from bayesdiff_core.methods.tangent import NU
 from bayesdiff_core.posterior_start import draw_moves, posterior_moves
 from bayesdiff_core.process import SolverProcess, tile
 from bayesdiff_core.recording import Recorder
-from bayesdiff_core.resample import MaskedRun, RenoisedRun, choose
+from bayesdiff_core.resample import MaskedRun, RenoisedRun, choose, last_part
 from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
 from tests.core.linear import LinearDenoiser, unit_posterior
 
@@ -100,6 +100,16 @@ def test_denoise_runs_the_last_share_of_the_schedule(denoise, step):
     first_step, evaluation = recording.start_of(denoise)
     assert first_step == step
     assert recording.sigmas[evaluation] == recording.schedule[step]
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.7, 0.65, 0.55, 0.1, 0.01])
+def test_a_schedule_is_cut_where_its_recording_is(denoise):
+    _, _, recording = record("ddim")
+    part = last_part(recording.schedule, denoise)
+    assert torch.equal(part, MaskedRun(recording, left_half(), denoise).sigmas)
+    assert len(part) > 1
+    with pytest.raises(ValueError, match="denoise must lie"):
+        last_part(recording.schedule, 0.0)
 
 
 def test_budget_halves_the_precision_then_gives_up_with_a_note():

@@ -4,39 +4,12 @@ import pytest
 import torch
 
 from tests.host.conftest import noise
+from tests.host.resampling import left_half, resample
 from tests.host.test_every_sampler import NAMES
 from tests.host.test_traces_left import fingerprint_of_the_host
 
 REFUSED = ["dpm_adaptive", "dpm_fast"]
 """Samplers whose steps depend on the image, or on the length of the schedule."""
-
-
-def left_half(soft=False):
-    mask = torch.zeros(1, 32, 32)
-    mask[:, :, :16] = 1
-    if soft:
-        mask[:, :, 12:16] = 0.5
-    return mask
-
-
-def resample(scene, samples, uncertainty, **changes):
-    inputs = {
-        "model": scene.model,
-        "latent": {"samples": samples},
-        "uncertainty": uncertainty,
-        "mask": left_half(),
-        "positive": scene.positive,
-        "negative": scene.negative,
-        "seed": 1,
-        "denoise": 0.7,
-        "candidates": 2,
-        "rule": "random",
-        "keep_original": True,
-        "cfg": 0.0,
-        **changes,
-    }
-    latent, uncertainty, report = scene.host.call("MaskedResample", **inputs).outputs
-    return latent["samples"], uncertainty, report
 
 
 @pytest.mark.parametrize("sampler_name", [name for name in NAMES if name not in REFUSED])
@@ -132,6 +105,64 @@ def test_the_result_can_be_resampled_again(scene):
     assert not torch.equal(twice[..., 8:], once[..., 8:])
 
 
+def test_the_rule_all_returns_every_candidate_and_the_original_last(scene):
+    """Tile-major, each one as if it alone had been taken; scores and recordings go with them."""
+    samples, uncertainty = scene.uncertain(contrast=False)
+    found, after, report = resample(scene, samples, uncertainty, rule="all", candidates=3)
+    assert len(found) == 4 * len(samples)
+    *candidates, original = found.unflatten(0, (4, -1))
+    assert torch.equal(original, samples)
+    first, first_after, _ = resample(scene, samples, uncertainty, rule="random", candidates=3)
+    assert torch.equal(candidates[0], first)
+    for candidate in candidates:
+        assert torch.equal(candidate[..., 8:], samples[..., 8:])
+        assert not torch.equal(candidate[..., :8], samples[..., :8])
+    for maps in (after.signal("contrast").map, after.signal("trajectory").map):
+        assert maps.shape == (len(found), 16, 16)
+    trajectories = after.signal("trajectory").map.unflatten(0, (4, -1))
+    assert torch.equal(trajectories[0], first_after.signal("trajectory").map)
+    assert torch.equal(trajectories[-1], uncertainty.signal("trajectory").map)
+    assert torch.equal(after.recording.final, found)
+    for image, line in enumerate(report.splitlines()[1:]):
+        assert line.startswith(f"image {image + 1}: candidates ")
+    without, _, _ = resample(
+        scene, samples, uncertainty, rule="all", candidates=3, keep_original=False
+    )
+    assert torch.equal(without, found[: 3 * len(samples)])
+
+
+def test_every_one_of_all_can_be_resampled_again(scene):
+    samples, uncertainty = scene.uncertain(contrast=False)
+    found, after, _ = resample(scene, samples, uncertainty, rule="all", candidates=1)
+    rows = torch.cat([scene.positive[0][0]] * 2)
+    again, _, _ = resample(
+        scene, found, after, mask=left_half().flip(-1), positive=[[rows, {}]], seed=3
+    )
+    assert torch.equal(again[..., :8], found[..., :8])
+    assert not torch.equal(again[..., 8:], found[..., 8:])
+
+
+def test_the_report_says_where_regions_lie_and_what_changed(scene):
+    samples, uncertainty = scene.uncertain()
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 8:24, 32:60] = 1
+    mask[:, 40:48, 4:12] = 1
+    result, _, report = resample(
+        scene, samples, uncertainty, mask=mask, candidates=3, rule="trajectory"
+    )
+    lines = report.splitlines()
+    assert lines[0] == "3 candidates, chosen by trajectory: low is good"
+    assert len(lines) == 7
+    for image in range(3):
+        large, small = lines[1 + 2 * image : 3 + 2 * image]
+        assert large.endswith("(at 32, 8: 28 x 16 pixels, 10.9% of the picture)")
+        assert small.endswith("(at 4, 40: 8 x 8 pixels, 1.6% of the picture)")
+        if "became" in large:
+            change = (result - samples)[image, :, 2:6, 8:15].square().mean().sqrt()
+            assert f"changed by {change.item():.3g} rms" in large
+    assert "became" in report
+
+
 def test_images_without_a_mask_stay(scene):
     samples, uncertainty = scene.uncertain()
     masks = left_half().repeat(3, 1, 1)
@@ -156,11 +187,11 @@ def test_an_empty_mask_returns_the_input_with_a_note(scene):
         ({"samples": torch.full((3, 2, 16, 16), float("nan"))}, "latent holds 1536 values"),
         ({"samples": torch.zeros(2, 2, 16, 16)}, "shape .*2, 2, 16, 16"),
         ({"rows": 2}, "positive holds 2 prompts but there are 3 latents"),
-        ({"budget": 0}, "no recorded trajectory"),
+        ({"rule": "contrast", "negative": []}, "rule contrast needs a negative"),
     ],
 )
 def test_errors_are_sentences_raised_before_the_model_runs(scene, changes, words, monkeypatch):
-    samples, uncertainty = scene.uncertain(recording_mb=changes.pop("budget", 2048))
+    samples, uncertainty = scene.uncertain()
     samples = changes.pop("samples", samples)
     if rows := changes.pop("rows", 0):
         changes["positive"] = [[scene.positive[0][0][:rows], {}]]

@@ -1,0 +1,156 @@
+"""Which candidate every region takes, and what is then known of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.process import tile
+from ...bayesdiff_core.recording import Recording
+from ...bayesdiff_core.region_choice import (
+    compose,
+    paint,
+    pick_regions,
+    region_labels,
+    region_scores,
+)
+from ...bayesdiff_core.uncertainty import Signal, Uncertainty
+from .candidates import Candidates
+from .contrast import contrast_map, has_two_sides
+from .repair import Repair
+
+__all__ = ["Choice", "choose", "described", "settled"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the regions of B images took from N candidates, low scores being good.
+
+    `maps` (N + 1, B, *S) and `scores` (N + 1, B, R) are those of the `rule`, the original last
+    and NaN where nothing is known of it. `picked` (B, R) names a candidate, or -1 for the
+    original. `takes` (B, *S) says the same for every pixel, once for each of the M batches that
+    are returned.
+    """
+
+    rule: str
+    maps: Tensor
+    scores: Tensor
+    picked: Tensor
+    takes: list[Tensor]
+
+    @property
+    def improved(self) -> bool:
+        return bool((self.picked >= 0).any())
+
+    @property
+    def untouched(self) -> Tensor:
+        """Where the result is the original itself (M * B, 1, *S)."""
+        return torch.cat(self.takes)[:, None] < 0
+
+
+def choose(found: Candidates, mask: Tensor, repair: Repair, keep: bool) -> Choice:
+    """The choice by the rule; with `keep` the original stays where no candidate beats it."""
+    rule = _rule(repair.rule, found)
+    maps = _maps(rule, found, repair.seed)
+    labels = region_labels(mask)
+    scores = region_scores(maps, mask, labels.to(maps.device)).cpu()
+    if repair.rule == "random":
+        picked = torch.where(scores[0].isnan(), -1, 0)
+    else:
+        # An original of which nothing is known cannot stay for its score.
+        original = scores[-1].nan_to_num(nan=float("inf"))
+        picked = pick_regions(scores[:-1], original if keep else None)
+    takes = [paint(picked, labels)]
+    if repair.rule == "all":
+        outside = labels.new_full(labels.shape, -1)
+        takes = [outside.masked_fill(labels > 0, i) for i in range(found.copies)]
+        takes += [outside] if keep else []
+    return Choice(rule, maps, scores, picked, takes)
+
+
+def settled(found: Candidates, choice: Choice) -> Tensor:
+    """The latents (M * B, C, *S) that the choice makes of the candidates."""
+    return _composed(found.latents, found.original, found.copies, choice.takes)
+
+
+def described(
+    uncertainty: Uncertainty | None,
+    found: Candidates,
+    choice: Choice,
+    mask: Tensor,
+    metadata: dict[str, Any],
+) -> Uncertainty:
+    """The uncertainty of the result: new where a candidate was taken, else as it was."""
+    old = None if uncertainty is None else uncertainty.signals.get("trajectory")
+    new = found.trajectory.cpu().float()
+    signals = {}
+    if choice.rule == "contrast":
+        maps = choice.maps.cpu().float()
+        pieces = _composed(maps[:-1].flatten(0, 1), maps[-1], found.copies, choice.takes)
+        signals["contrast"] = Signal(pieces, "latent error")
+    if old is not None or not signals:
+        # Where nothing was sampled, nothing varied.
+        before = torch.zeros_like(new[: len(new) // found.copies]) if old is None else old.map
+        unit = "latent variance" if old is None else old.unit
+        pieces = _composed(new, before, found.copies, choice.takes)
+        signals = {"trajectory": Signal(pieces, unit), **signals}
+    return Uncertainty(signals, _record(found, choice, mask), None, {**metadata, "method": None})
+
+
+def _rule(rule: str, found: Candidates) -> str:
+    """The signal by which candidates are compared."""
+    if rule == "random":
+        return "random"
+    if rule in ("auto", "all"):
+        return "contrast" if has_two_sides(found.guider.conds) else "trajectory"
+    return rule
+
+
+def _maps(rule: str, found: Candidates, seed: int) -> Tensor:
+    """What the rule looks at, (N + 1, B, *S), the original last; low is good."""
+    count = found.copies + 1
+    if rule == "contrast":
+        model, conds = found.guider.inner_model, found.guider.conds
+        latents = torch.cat([found.latents, found.original])
+        maps = contrast_map(model, conds, latents, found.options, seed, copies=count)
+        return maps.unflatten(0, (count, -1))
+    maps = found.trajectory
+    original = found.original_trajectory
+    if original is None:
+        original = torch.full_like(maps[: len(found.original)], float("nan"))
+    return torch.cat([maps, original.to(maps)]).unflatten(0, (count, -1))
+
+
+def _composed(candidates: Tensor, original: Tensor, copies: int, takes: list[Tensor]) -> Tensor:
+    """What is taken (M * B, *K, *S) of candidates (N * B, *K, *S) and the original (B, *K, *S)."""
+    stack = candidates.to(original).unflatten(0, (copies, -1))
+    return torch.cat([compose(stack, original, take) for take in takes])
+
+
+def _record(found: Candidates, choice: Choice, mask: Tensor) -> Recording | None:
+    """The recording as if the run had taken the chosen way from the start."""
+    old, new, first = found.before, found.recording, found.first
+    if old is None or new is None or len(new.states) != len(old.states) - first:
+        return None
+    copies, mask = found.copies, mask.cpu()
+    inside = tile(mask, copies)
+
+    def joined(before: Tensor, after: Tensor) -> Tensor:
+        """Before the start as it was, then the chosen candidates inside the mask."""
+        steps = []
+        for recorded, candidates in zip(before[first:], after, strict=True):
+            blended = candidates * inside + tile(recorded, copies) * (1 - inside)
+            steps.append(_composed(blended, recorded, copies, choice.takes))
+        kept = before[:first].repeat(1, len(choice.takes), *[1] * (before.ndim - 2))
+        return torch.cat([kept, torch.stack(steps).to(before)])
+
+    return Recording(
+        joined(old.states, new.states),
+        joined(old.denoised, new.denoised),
+        old.sigmas,
+        old.schedule,
+        _composed(new.final, old.final, copies, choice.takes),
+    )

@@ -1,0 +1,87 @@
+"""Copies of a batch in fewer at a time when memory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+__all__ = ["OutOfMemory", "Parts", "in_parts"]
+
+T = TypeVar("T")
+
+OutOfMemory = torch.cuda.OutOfMemoryError
+
+
+class Parts:
+    """Work on copies of a batch, all at once until that does not fit, then half as many, and on.
+
+    What fitted once is not exceeded again.
+    """
+
+    def __init__(self) -> None:
+        self.fits = 1 << 30
+
+    def of(self, copies: int, work: Callable[[int, int], T]) -> list[T]:
+        """`work(first, count)` for all copies, `count` of them from `first` at a time.
+
+        Raises the host's error of exhausted memory when a single copy does not fit.
+        """
+        results: list[T] = []
+        first = 0
+        while first < copies:
+            count = min(self.fits, copies - first)
+            try:
+                results.append(work(first, count))
+                first += count
+                continue
+            except OutOfMemory:
+                if count == 1:
+                    raise
+            # Out of the handler, whose traceback holds the tensors that did not fit.
+            self.fits = count // 2
+            comfy.model_management.soft_empty_cache()
+        return results
+
+
+def in_parts(model_options: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Options of their own under which the model predicts as many copies of a batch as fit.
+
+    Guidance and solver still see all of them at once, so that neither what they remember nor the
+    noise they draw depends on it. Conditionings have to be aligned to the `batch`.
+    """
+    parts = Parts()
+
+    def predict(
+        executor: Callable[..., list[Tensor]],
+        model: Any,
+        conds: list[Any],
+        x: Tensor,
+        timestep: Tensor,
+        options: dict[str, Any],
+    ) -> list[Tensor]:
+        if len(x) <= batch or len(x) % batch:
+            return executor(model, conds, x, timestep, options)
+
+        def some(first: int, count: int) -> list[Tensor]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            rows = slice(first * batch, (first + count) * batch)
+            return executor(model, conds, x[rows], timestep[rows], options)
+
+        found = parts.of(len(x) // batch, some)
+        return found[0] if len(found) == 1 else [torch.cat(side) for side in zip(*found)]
+
+    options = comfy.model_patcher.create_model_options_clone(model_options)
+    comfy.patcher_extension.add_wrapper_with_key(
+        comfy.patcher_extension.WrappersMP.CALC_COND_BATCH,
+        "bayesdiff_parts",
+        predict,
+        options,
+        is_model_options=True,
+    )
+    return options

@@ -1,0 +1,174 @@
+"""MaskedResample of a latent that no recording belongs to, or by another sampler or schedule."""
+
+import pytest
+import torch
+
+from tests.host.conftest import noise
+from tests.host.resampling import left_half, resample
+from tests.host.test_every_sampler import NAMES
+
+CHOSEN = {"sampler_name": "euler", "scheduler": "simple", "steps": 5, "cfg": 2.0}
+"""All that a latent without a recorded run needs."""
+
+APPROXIMATE = "only approximately"
+
+
+def picture(scene):
+    """A latent that was never sampled here."""
+    return torch.tanh(noise(scene.latent["samples"].shape, 3))
+
+
+@pytest.mark.parametrize("sampler_name", [name for name in NAMES if name != "dpm_adaptive"])
+def test_a_latent_from_elsewhere_stays_outside(scene, sampler_name):
+    samples = picture(scene)
+    changes = {**CHOSEN, "sampler_name": sampler_name, "cfg": 1.0}
+    soft = len(sampler_name) % 2 == 0
+    result, after, report = resample(scene, samples, None, mask=left_half(soft), **changes)
+    assert torch.equal(result[..., 8:], samples[..., 8:])
+    assert ((result - samples)[..., :6].abs() > 1e-3).float().mean() > 0.9
+    assert torch.isfinite(result).all()
+    assert APPROXIMATE in report
+    assert after.recording is None
+    assert torch.isfinite(after.signal("trajectory").map).all()
+
+
+@pytest.mark.parametrize("kind", ["flow", "eps", "v"])
+def test_the_image_is_noised_to_the_level_at_which_the_schedule_is_cut(scene, kind):
+    """And from there the host's own inpainting makes the same of the same noise."""
+    import comfy.samplers
+
+    samples, model = picture(scene), scene.of_kind(kind)
+    steps, denoise = 5, 0.55
+    result, _, _ = resample(
+        scene, samples, None, model=model, denoise=denoise, candidates=1, **CHOSEN
+    )
+    schedule = comfy.samplers.KSampler(
+        model, steps, torch.device("cpu"), "euler", "simple", 1.0, {}
+    ).sigmas
+    sigmas = schedule[min(round((1 - denoise) * steps), steps - 1) :]
+    assert len(sigmas) == 1 + 3
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(scene.positive, scene.negative)
+    guider.set_cfg(CHOSEN["cfg"])
+    mask = left_half()[:, None, ::2, ::2].expand(3, 1, 16, 16)
+    expected = guider.sample(
+        noise(samples.shape, 1), samples, comfy.samplers.sampler_object("euler"), sigmas,
+        denoise_mask=mask.contiguous(), seed=1,
+    )  # fmt: skip
+    torch.testing.assert_close(result[..., :8], expected[..., :8], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("missing", [*CHOSEN, "all"])
+def test_what_is_missing_is_named(scene, missing, monkeypatch):
+    def never(*_args, **_kwargs):
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(scene.model.model.diffusion_model, "forward", never)
+    defaults = {"sampler_name": "recorded", "scheduler": "recorded", "steps": 0, "cfg": 0.0}
+    changes = defaults if missing == "all" else {**CHOSEN, missing: defaults[missing]}
+    words = "sampler_name, scheduler, steps and cfg" if missing == "all" else missing
+    with pytest.raises(ValueError, match=f"Choose {words}: no recorded run"):
+        resample(scene, picture(scene), None, **changes)
+
+
+def test_a_run_that_was_not_recorded_still_says_how_it_was_sampled(scene):
+    samples, uncertainty = scene.uncertain(recording_mb=0, sampler_name="dpmpp_2m", steps=6)
+    assert uncertainty.recording is None
+    result, after, report = resample(scene, samples, uncertainty, rule="contrast", candidates=3)
+    by_hand, _, _ = resample(
+        scene, samples, None, rule="contrast", candidates=3,
+        sampler_name="dpmpp_2m", scheduler="simple", steps=6, cfg=3.0,
+    )  # fmt: skip
+    assert torch.equal(result, by_hand)
+    assert APPROXIMATE in report
+    assert torch.equal(result[..., 8:], samples[..., 8:])
+    outside = uncertainty.signal("trajectory").map[..., 8:]
+    assert torch.equal(after.signal("trajectory").map[..., 8:], outside)
+
+
+def test_the_same_sampler_and_schedule_by_name_replay_the_recording(scene):
+    samples, uncertainty = scene.uncertain(steps=6)
+    default, _, report = resample(scene, samples, uncertainty)
+    named, after, again = resample(
+        scene, samples, uncertainty, sampler_name="euler", scheduler="simple", steps=6, cfg=3.0
+    )
+    assert torch.equal(default, named)
+    assert report == again
+    assert torch.equal(after.recording.final, named)
+
+
+def test_another_sampler_on_the_same_steps_replays_the_recording(scene):
+    samples, uncertainty = scene.uncertain(steps=6)
+    result, after, report = resample(scene, samples, uncertainty, sampler_name="dpmpp_2m")
+    assert APPROXIMATE not in report
+    assert after.recording is not None
+    assert not torch.equal(result, resample(scene, samples, uncertainty)[0])
+    assert torch.equal(result[..., 8:], samples[..., 8:])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler_name": "heun"},
+        {"scheduler": "karras"},
+        {"steps": 9},
+        {"sampler_name": "dpm_fast"},
+    ],
+)
+def test_other_steps_noise_the_image_anew(scene, changes):
+    samples, uncertainty = scene.uncertain(steps=6)
+    result, after, report = resample(scene, samples, uncertainty, **changes)
+    assert APPROXIMATE in report
+    assert torch.equal(result[..., 8:], samples[..., 8:])
+    assert after.recording is None
+    # What was sampled so can be sampled again, and has kept how the picture came about.
+    again, _, _ = resample(scene, result, after, mask=left_half().flip(-1))
+    assert torch.equal(again[..., :8], result[..., :8])
+
+
+def test_an_original_without_a_trajectory_cannot_stay_for_it(scene):
+    result, after, report = resample(
+        scene, picture(scene), None, rule="trajectory", candidates=2, **CHOSEN
+    )
+    assert report.count("what nothing is known of became") == 3
+    assert not torch.equal(result[..., :8], picture(scene)[..., :8])
+    assert (after.signal("trajectory").map[..., 8:] == 0).all()
+
+
+def test_contrast_keeps_originals_of_latents_from_elsewhere_to_the_bit(scene):
+    samples = scene.uncertain()[0]
+    masks = torch.zeros(1, 16, 16)
+    masks[:, 1:7, 1:7] = 1
+    masks[:, 9:15, 9:15] = 1
+    result, after, report = resample(
+        scene, samples, None, mask=masks, rule="contrast", candidates=2, **CHOSEN
+    )
+    lines = report.splitlines()[2:]
+    assert len(lines) == 6
+    places = [(..., slice(1, 7), slice(1, 7)), (..., slice(9, 15), slice(9, 15))]
+    for number, line in enumerate(lines):
+        image, place = number // 2, places[number % 2]
+        same = torch.equal(result[image][place], samples[image][place])
+        assert same == ("kept the original" in line)
+    assert after.names == ["artifact", "contrast"]
+
+
+def test_an_empty_mask_needs_nothing(scene):
+    samples = picture(scene)
+    result, uncertainty, report = resample(scene, samples, None, mask=torch.zeros(1, 8, 8))
+    assert result is samples
+    assert "mask is empty" in report
+    assert type(uncertainty).__name__ == "ExecutionBlocker"
+
+
+def test_a_picture_that_was_only_judged_can_be_repaired(scene):
+    judged = scene.host.call(
+        "BayesDiffContrast", model=scene.model, latent={"samples": picture(scene)},
+        positive=scene.positive, negative=scene.negative, seed=0,
+    ).outputs[0]  # fmt: skip
+    result, after, _ = resample(scene, picture(scene), judged, rule="contrast", **CHOSEN)
+    changed = (result != picture(scene)).flatten(1).any(1)
+    before, found = (u.signal("contrast").map[..., :8].mean((1, 2)) for u in (judged, after))
+    assert (found < before)[changed].all()
+    with pytest.raises(ValueError, match="recorded for"):
+        resample(scene, picture(scene)[..., :8], judged, **CHOSEN)

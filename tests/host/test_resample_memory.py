@@ -1,0 +1,82 @@
+"""MaskedResample where memory is short: the same result by smaller calls, or a sentence."""
+
+import pytest
+import torch
+
+from tests.host.resampling import resample
+from tests.host.test_traces_left import fingerprint_of_the_host
+
+
+@pytest.fixture
+def limited(scene, monkeypatch):
+    """Lets the network hold so many rows at a time; returns the sizes it was called with."""
+    network = scene.model.model.diffusion_model.network
+    original = network.forward
+
+    def limit(rows):
+        sizes = []
+
+        def forward(x, *args, **kwargs):
+            if len(x) > rows:
+                raise torch.cuda.OutOfMemoryError("out of memory")
+            sizes.append(len(x))
+            return original(x, *args, **kwargs)
+
+        monkeypatch.setattr(network, "forward", forward)
+        return sizes
+
+    before = fingerprint_of_the_host(scene.model)
+    conds = [scene.positive[0][0].clone(), scene.negative[0][0].clone()]
+    yield limit
+    monkeypatch.undo()
+    assert fingerprint_of_the_host(scene.model) == before
+    assert torch.equal(scene.positive[0][0], conds[0])
+    assert torch.equal(scene.negative[0][0], conds[1])
+
+
+@pytest.mark.parametrize("rows", [6, 12, 18])
+@pytest.mark.parametrize("sampler_name", ["euler", "dpmpp_2m_sde", "euler_ancestral_cfg_pp"])
+def test_the_result_does_not_depend_on_what_fits(scene, limited, sampler_name, rows):
+    """Noise of solvers that draw some included: three images, two sides, five candidates."""
+    samples, uncertainty = scene.uncertain(sampler_name=sampler_name, contrast=False)
+    changes = {"rule": "all", "candidates": 5}
+    whole, judged, _ = resample(scene, samples, uncertainty, **changes)
+    sizes = limited(rows)
+    parts, after, _ = resample(scene, samples, uncertainty, **changes)
+    assert max(sizes) <= rows
+    # Networks round differently in smaller batches.
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    for name in ("contrast", "trajectory"):
+        torch.testing.assert_close(
+            after.signal(name).map, judged.signal(name).map, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_contrast_begins_with_what_fitted_the_run(scene, limited):
+    samples, uncertainty = scene.uncertain(contrast=False)
+    sizes = limited(12)
+    resample(scene, samples, uncertainty, rule="contrast", candidates=4)
+    levels = len(scene.host.module("bayesdiff_core.signals").CONTRAST_LEVELS)
+    # Two candidates at a time, two sides of three images each, then the original.
+    assert sizes[-3 * levels :] == [12, 12, 6] * levels
+
+
+@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+def test_one_candidate_too_many_is_said_in_a_sentence(scene, limited, rule):
+    import comfy.model_management
+
+    samples, uncertainty = scene.uncertain(contrast=False)
+    limited(5)
+    with pytest.raises(comfy.model_management.OOM_EXCEPTION, match="even one candidate of 3 im"):
+        resample(scene, samples, uncertainty, rule=rule)
+
+
+@pytest.mark.parametrize("mode", ["posterior", "posterior_tangents"])
+def test_moves_of_the_posterior_come_in_parts_too(scene, laplace, limited, mode):
+    samples, uncertainty = scene.uncertain(contrast=False)
+    changes = {"noise_mode": mode, "laplace": laplace}
+    whole, _, _ = resample(scene, samples, uncertainty, **changes)
+    sizes = limited(6)
+    parts, _, _ = resample(scene, samples, uncertainty, **changes)
+    assert max(sizes) == 6
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)
