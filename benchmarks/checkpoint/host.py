@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib
 import sys
 import uuid
@@ -146,6 +147,7 @@ class Executor:
             CheckpointError: The host refuses it, or a node fails, in the host's words.
         """
         name = str(uuid.uuid4())
+        prompt = copy.deepcopy(prompt)  # The host notes in it what has changed.
         valid, error, outputs, problems = asyncio.run(
             self._execution.validate_prompt(name, prompt, [TAP_ID])
         )
