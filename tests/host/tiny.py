@@ -79,15 +79,13 @@ def tiny_scene(host: Host, architecture: str, batch: int = 2) -> Scene:
     for tensor in (*model.parameters(), *model.diffusion_model.buffers()):
         tensor.copy_(0.15 * torch.randn(tensor.shape, generator=generator))
     patcher = comfy.model_patcher.ModelPatcher(model, device, device)
-    return Scene(
-        host, patcher, prompt(batch, 1), prompt(1, 2), {"samples": torch.zeros(batch, *shape)}
-    )
+    extras = {}
+    if architecture == "lumina":  # counts the tokens by their mask
+        extras["attention_mask"] = torch.ones(1, 8, dtype=torch.long)
+    positive, negative = prompt(batch, 1, extras), prompt(1, 2, extras)
+    return Scene(host, patcher, positive, negative, {"samples": torch.zeros(batch, *shape)})
 
 
-def prompt(rows: int, seed: int) -> list[Any]:
+def prompt(rows: int, seed: int, extras: dict[str, Any]) -> list[Any]:
     text = noise((rows, 8, WIDTH), seed)
-    extras = {
-        "pooled_output": text.mean(1),
-        "attention_mask": torch.ones(rows, 8, dtype=torch.long),
-    }
-    return [[text, extras]]
+    return [[text, {"pooled_output": text.mean(1), **extras}]]
