@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.process import EvaluateStep, SolverProcess
-from ...bayesdiff_core.trace import DrawNoise, Evaluate, Trace, trace_solver
+from ...bayesdiff_core.trace import (
+    DrawNoise,
+    Evaluate,
+    Trace,
+    UntraceableSolverError,
+    trace_solver,
+)
 from .closures import unchanged
 from .denoiser import HostDenoiser
 from .inside import Decide, Decision, Draw, own_decision, redirected
@@ -246,7 +252,14 @@ def _habits_of(call: SamplerCall, sigmas: Tensor) -> _Habits:
 
     model = _TracedModel(call, lambda z, _sigma: (torch.zeros_like(z),))
     x = torch.zeros(1, 1, 1, 1)
-    _run(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
+    try:
+        _run(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
+    except Exception as error:
+        # Such as samplers for video that go by frames and keep a cache of the model's.
+        raise UntraceableSolverError(
+            f"The sampler '{call.name}' does not run on a single number ({error}), so uncertainty "
+            "cannot be carried through it. Use another, for instance euler or dpmpp_2m."
+        ) from error
     habits.reads_uncond = model.reads_uncond
     return habits
 

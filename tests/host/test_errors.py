@@ -82,6 +82,23 @@ def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
         )  # fmt: skip
 
 
+def test_a_sampler_for_video_alone_is_refused(scene, silent):
+    import comfy.samplers
+
+    def sample_by_frames(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        return torch.stack([model(frame, sigmas[:1]) for frame in x.unbind(4)], 4)
+
+    module = scene.host.module("nodes.host.sampler")
+    uncertain = module.UncertainSampler(comfy.samplers.KSAMPLER(sample_by_frames), module.Wanted())
+    silent()
+    with pytest.raises(ValueError, match="'sample_by_frames' does not run on a single number"):
+        scene.host.call(
+            "SamplerCustom", model=scene.model, add_noise=True, noise_seed=0, cfg=1.0,
+            positive=scene.positive, negative=scene.negative, sampler=uncertain,
+            sigmas=torch.linspace(1, 0, 5), latent_image=scene.latent,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("node_id", ["EasyCache", "LazyCache"])
 def test_caches_are_fine_alone_but_not_with_a_posterior(host, node_id):
     # One latent: EasyCache of ComfyUI 0.3.64 fails on more where both prompts share a call.
