@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .laplace import LaplacePosterior
-from .methods.tangent import Plan, TangentRun, refresh_schedule
+from .methods.tangent import Plan, TangentRun, refresh_schedule, shifts_among
 from .process import SolverProcess
 from .recording import Recording
 
@@ -37,10 +37,10 @@ def posterior_moves(
     if row < 1:
         raise ValueError(
             "At denoise 1 the run starts from noise, which a posterior does not move. Lower "
-            "denoise, for instance to 0.7, or use the noise mode denoised."
+            "denoise, for instance to 0.7, or start from fresh noise."
         )
     channels = recording.final.shape[1]
-    shifts = channels if channels <= probes else (probes + 1) // 2
+    shifts = shifts_among(probes, channels)
     plan = Plan(shifts, probes - shifts, tuple(refresh_schedule(row, refreshes)))
     run = TangentRun(process, posterior, plan)
     for k in plan.refreshes:

@@ -1,13 +1,14 @@
 from comfy_api.latest import io
 
 from ..bayesdiff_core.uncertainty import SIGNALS
-from .host.diversity import diversify, uncertain_part
+from .host.diversity import ALONG, diversify, uncertain_part
 from .host.repair import Given, Repair
 from .resample_inputs import (
     denoise_input,
     prompt_inputs,
     recorded_guidance_input,
     seed_input,
+    start_posterior_input,
     uncertainty_input,
 )
 from .types import CATEGORY
@@ -57,6 +58,15 @@ class Diversity(io.ComfyNode):
                     "mask", optional=True, tooltip="Where to differ, in place of the signal."
                 ),
                 recorded_guidance_input(),
+                io.Combo.Input(
+                    "along",
+                    options=list(ALONG),
+                    default="regions",
+                    optional=True,
+                    tooltip="How they differ.\n"
+                    + "\n".join(f"{name}: {text}." for name, text in ALONG.items()),
+                ),
+                start_posterior_input("For along posterior: from LaplaceFit on the same model."),
             ],
             outputs=[
                 io.Latent.Output(
@@ -69,11 +79,19 @@ class Diversity(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, latent, uncertainty, positive, negative, seed, variants, denoise, signal,
-        percentile, mask=None, cfg=0.0,
+        percentile, mask=None, cfg=0.0, along="regions", laplace=None,
     ) -> io.NodeOutput:  # fmt: skip
-        if mask is None:
+        posterior = laplace if along == "posterior" else None
+        if along == "posterior" and posterior is None:
+            raise ValueError(
+                "Variants along the posterior need one: connect a LAPLACE from LaplaceFit on this "
+                "model, or choose along regions."
+            )
+        if mask is None and posterior is None:
             mask = uncertain_part(uncertainty, signal, percentile)
-        variety = Repair(seed, denoise, variants, given=Given(cfg=cfg or None))
+        variety = Repair(
+            seed, denoise, variants, posterior=posterior, given=Given(cfg=cfg or None)
+        )
         return io.NodeOutput(
             *diversify(model, latent, uncertainty, mask, positive, negative, variety)
         )

@@ -1,9 +1,11 @@
-"""Variants of an image that differ from it only where it is uncertain."""
+"""Variants of an image: new ones where it is uncertain, or moved along its posterior."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...bayesdiff_core.mask import threshold_mask
@@ -15,8 +17,15 @@ from .checks import check_latent
 from .masks import latent_mask
 from .repair import Repair, way_of
 
-__all__ = ["diversify", "uncertain_part"]
+__all__ = ["ALONG", "diversify", "uncertain_part"]
 
+ALONG = {
+    "regions": "sampled anew where the signal is high, or inside the mask",
+    "posterior": (
+        "moved along the posterior's tangents, inside the mask or everywhere; needs a LAPLACE, "
+        "and differs little"
+    ),
+}
 
 RADIUS = 2
 """Latent pixels over which a signal is averaged: single pixels cannot change on their own."""
@@ -32,21 +41,25 @@ def diversify(
     model: Any,
     latent: dict[str, Any],
     uncertainty: Uncertainty,
-    mask: Tensor,
+    mask: Tensor | None,
     positive: Any,
     negative: Any,
     variety: Repair,
 ) -> tuple[dict[str, Any], str]:
     """`variety.candidates` variants of every image, all first ones first, and a report.
 
-    Outside the mask (B or 1, H, W) every variant is the image itself, to the bit. Raises
-    ValueError when the mask is empty.
+    Outside the mask (B or 1, H, W) every variant is the image itself, to the bit; None is all of
+    it. With a posterior in `variety` they are moved along its tangents. Raises ValueError when the
+    mask is empty.
     """
     samples = check_latent(latent)
+    if mask is None:
+        mask = torch.ones(1, *samples.shape[-2:])
     region = latent_mask(mask, samples)
+    if variety.posterior is not None:
+        variety = replace(variety, noise_mode="posterior_tangents")
     if not region.any():
         raise ValueError("The mask is empty, so there is nothing to vary.")
-    variety.check(positive, negative)
     way = way_of(model, samples, uncertainty, variety.given)
     if way.recording is None:
         raise ValueError(

@@ -52,3 +52,49 @@ def test_an_empty_mask_is_refused(scene):
     samples, uncertainty = scene.uncertain()
     with pytest.raises(ValueError, match="mask is empty"):
         variants(scene, samples, uncertainty, mask=torch.zeros(1, 16, 16))
+
+
+@pytest.mark.parametrize("sampler_name", ["euler", "dpmpp_2m", "euler_ancestral"])
+def test_along_the_posterior_everything_is_free(scene, laplace, sampler_name):
+    samples, uncertainty = scene.uncertain(sampler_name=sampler_name, contrast=False)
+    changes = {"along": "posterior", "laplace": laplace}
+    found, report = variants(scene, samples, uncertainty, **changes)
+    assert report.startswith("3 variants, 100% of the picture free")
+    moves = found - samples
+    assert (moves.abs() > 0).float().mean() > 0.99
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :8] = 1
+    inside, _ = variants(scene, samples, uncertainty, mask=mask, **changes)
+    assert torch.equal(inside[..., 8:, :], samples[..., 8:, :].expand_as(inside[..., 8:, :]))
+    assert not torch.equal(inside[..., :8, :], samples[..., :8, :].expand_as(inside[..., :8, :]))
+
+
+def test_variants_along_the_posterior_lie_in_the_span_of_its_tangents(scene, laplace):
+    """The start is linear in five of them at most, so that is how many ways there are to differ.
+    Only the denoiser comes between the start and the result of a last step, and bends that a
+    little; fresh noise has no such limit."""
+    samples, uncertainty = scene.uncertain(steps=10, contrast=False)
+    rests = []
+    for changes in ({"along": "posterior", "laplace": laplace}, {"mask": torch.ones(1, 16, 16)}):
+        found, _ = variants(scene, samples, uncertainty, variants=24, denoise=0.1, **changes)
+        values = torch.linalg.svdvals((found - samples)[:, 0].flatten(1)).square()
+        rests.append(float(values[5:].sum() / values.sum()))
+    assert rests[0] < 0.01
+    assert rests[1] > 0.3
+
+
+def test_along_the_posterior_needs_one(scene, monkeypatch):
+    samples, uncertainty = scene.uncertain(contrast=False)
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(scene.model.model.diffusion_model, "forward", never)
+    with pytest.raises(ValueError, match="connect a LAPLACE"):
+        variants(scene, samples, uncertainty, along="posterior")
+
+
+def test_a_run_without_a_recording_is_refused(scene):
+    samples, uncertainty = scene.uncertain(recording_mb=0)
+    with pytest.raises(ValueError, match="no recorded trajectory"):
+        variants(scene, samples, uncertainty)
