@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -164,11 +163,6 @@ class OutputMap:
         total = flat.new_zeros(len(flat), self.positions).index_add_(1, index, flat)
         count = torch.bincount(index, minlength=self.positions).clamp(min=1)
         return total / count
-
-    @cached_property
-    def rows_per_channel(self) -> int:
-        """How many rows of W feed one latent channel: p * p for a network that unpatchifies."""
-        return int(torch.unique(self.row[0]).numel())
 
 
 def is_convolution(module: nn.Module) -> bool:

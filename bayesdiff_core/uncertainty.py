@@ -20,8 +20,9 @@ SIGNALS = {
     "posterior": "how far each pixel would move if the model's weights were other plausible ones",
 }
 
-ARTIFACT_SOURCES = ("contrast", "trajectory", "posterior")
-"""The signals that `artifact` may stand for, the best detector of malformed content first."""
+ARTIFACT_SOURCES = ("artifact", "contrast", "trajectory", "posterior")
+"""What `artifact` may stand for, the best detector of malformed content first: itself where the
+run has a trajectory and a contrast, else what there is."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Uncertainty:
     @property
     def names(self) -> list[str]:
         """The signals at hand, `artifact` first."""
-        return ["artifact", *(name for name in SIGNALS if name in self.signals)]
+        own = (name for name in SIGNALS if name in self.signals and name != "artifact")
+        return ["artifact", *own]
 
     @property
     def artifact_source(self) -> str:

@@ -17,18 +17,17 @@ from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample import MaskedRun, RenoisedRun
 from bayesdiff_core.samplers import ddim
-from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, smooth, trajectory_variance
+from bayesdiff_core.signals import CONTRAST_LEVELS, artifact, contrast, trajectory_variance
 
 from .scenes import Scenes, benchmark_model, renoise
-from .signals import WEIGHT_T
 
 __all__ = [
     "MODES",
     "Candidates",
     "Case",
     "Start",
-    "contrast_of",
     "join",
+    "look",
     "quadrant_case",
     "sample_again",
 ]
@@ -73,7 +72,7 @@ class Candidates:
     """N candidates of B scenes: latents (N, B, C, H, W), and scores inside the mask (N, B).
 
     `original` holds the same scores (B,) of the recorded result. `run` is the recording of the
-    candidates (E', N * B, ...), `maps` their contrast (N, B, H, W).
+    candidates (E', N * B, ...), `maps` their artifact (N, B, H, W).
     """
 
     latents: Tensor
@@ -162,7 +161,6 @@ def sample_again(
     seed: int,
     start: Start = around_prediction,
     posterior: bool = False,
-    weighted: bool = False,
 ) -> Candidates:
     """`count` candidates by the sampler of the recording; with `posterior` also that score.
 
@@ -196,14 +194,14 @@ def sample_again(
 
     masks, original = case.masks[:, 0], case.recording.final
     latents = final.unflatten(0, (count, -1))
-    maps = torch.stack([contrast_of(denoiser, latent, weighted) for latent in latents])
-    wandering = recorded.denoised.unflatten(1, (count, -1))
-    before = trajectory_variance(case.recording.denoised[-len(recorded.denoised) :])
+    again_denoised = recorded.denoised.unflatten(1, (count, -1))
+    looks = [
+        look(denoiser, latent, denoised)
+        for latent, denoised in zip(latents, again_denoised.unbind(1), strict=True)
+    ]
+    before = look(denoiser, original, case.recording.denoised[-len(recorded.denoised) :])
     scores = {
-        "trajectory": torch.stack(
-            [pool(trajectory_variance(wandering[:, i]), "mean", masks) for i in range(count)]
-        ),
-        "contrast": torch.stack([pool(m, "mean", masks) for m in maps]),
+        name: torch.stack([pool(maps[name], "mean", masks) for maps in looks]) for name in before
     }
     if variance is not None:
         std = variance.mean(1).sqrt().unflatten(0, (count, -1))
@@ -211,30 +209,27 @@ def sample_again(
     return Candidates(
         latents,
         scores,
-        {
-            "trajectory": pool(before, "mean", masks),
-            "contrast": pool(contrast_of(denoiser, original, weighted), "mean", masks),
-        },
-        maps,
+        {name: pool(values, "mean", masks) for name, values in before.items()},
+        torch.stack([maps["artifact"] for maps in looks]),
         recorded,
     )
 
 
-def contrast_of(denoiser: FlowDenoiser, latent: Tensor, weighted: bool = False) -> Tensor:
-    """Contrast (B, H, W) with the same noise for every latent, so that differences are theirs.
+def look(denoiser: FlowDenoiser, latent: Tensor, denoised: Tensor) -> dict[str, Tensor]:
+    """The product's signals (B, H, W) of latents and of the predictions (E, B, C, H, W) that led
+    to them.
 
-    With `weighted` by the levels and weights of "contrast, weight t" in place of the product's.
+    Contrast has the same noise for every latent, so that differences are theirs.
     """
     sides = (denoiser.conditional, denoiser.unconditional)
-    generator = torch.Generator().manual_seed(0)
-    if not weighted:
-        levels = [torch.tensor(t) for t in CONTRAST_LEVELS]
-        return contrast(*sides, latent, renoise, levels, generator)
-    parts = [
-        contrast(*sides, latent, renoise, [torch.tensor(t)], generator, 0) / t
-        for t in WEIGHT_T["contrast, weight t"]
-    ]
-    return smooth(torch.stack(parts).sum(0), 1)
+    levels = {t: torch.tensor(t) for t in CONTRAST_LEVELS}
+    found = contrast(*sides, latent, renoise, levels, torch.Generator().manual_seed(0))
+    trajectory = trajectory_variance(denoised)
+    return {
+        "trajectory": trajectory,
+        "contrast": found.map,
+        "artifact": artifact(found, trajectory),
+    }
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,8 @@ from .metrics import Interval, spearman
 from .scenes import CHUNK, STEPS, Scenes, benchmark_model, chunks, sample_scenes
 from .setting import Setting
 from .signals import (
+    FIRST_LEVELS,
     LEVEL_SETS,
-    OTHER_LEVELS,
-    WEIGHT_T,
     contrast_maps,
     free_maps,
     posterior_maps,
@@ -47,20 +46,26 @@ from .table import Table
 
 __all__ = ["SECTIONS", "Plan", "main"]
 
-ARTIFACT = "contrast"
-"""What the product's `artifact` stands for where the model takes a prompt."""
+ARTIFACT = "artifact"
+"""What gains are taken over."""
 
-BETTER = tuple(WEIGHT_T)
-"""Levels and weights that are better than the product's on the section `choice`."""
-
+WHOLE = 2 * len(CONTRAST_LEVELS)
 CALLS = {
-    "artifact": 8, "contrast": 8, "contrast, wrong prompts": 8, "contrast, none and wrong": 12,
-    "contrast, two draws": 16, "contrast, last layer's part": 8, "|cond - uncond|": 1,
-    "|cond - uncond|, four levels": 8, "error with the prompt alone": 4,
-    **{f"contrast, level {t:g} alone": 2 for t in (*CONTRAST_LEVELS, *OTHER_LEVELS)},
-    **{f"contrast, window radius {radius}": 8 for radius in (0, 1, 4)},
-    **{name: 2 * len(levels) for name, levels in (LEVEL_SETS | WEIGHT_T).items()},
-}  # fmt: skip
+    "artifact": WHOLE,
+    "contrast": WHOLE,
+    "contrast, first version": 2 * len(FIRST_LEVELS),
+    "contrast, wrong prompts": WHOLE,
+    "contrast, none and wrong": WHOLE * 3 // 2,
+    "contrast, two draws": 2 * WHOLE,
+    "contrast, last layer's part": WHOLE,
+    "|cond - uncond|": 1,
+    "|cond - uncond|, all levels": WHOLE,
+    "error with the prompt alone": WHOLE // 2,
+    **{f"contrast, level {t:g} alone": 2 for t in CONTRAST_LEVELS},
+    **{f"contrast, weight {power}": WHOLE for power in ("t^2", "1")},
+    **{f"contrast, window radius {radius}": WHOLE for radius in (0, 2, 4)},
+    **{name: 2 * len(levels) for name, levels in LEVEL_SETS.items()},
+}
 """Network calls of one side beyond the run itself; the other signals below cost none."""
 
 EVALUATIONS = {
@@ -104,7 +109,7 @@ SECTIONS = {
     "choice": Plan("digits", 1.0, 4000, 320, variants=320, posterior=320),
     "digits": Plan("digits", 1.0, 5000, 1024, variants=256, posterior=1024, filtering=True),
     "digits-cfg1.5": Plan("digits", 1.5, 6000, 1024, posterior=128),
-    "emoji": Plan("emoji", 3.0, 7000, 128, variants=64, posterior=128),
+    "emoji": Plan("emoji", 3.0, 7000, 320, variants=64, posterior=128),
     "letters": Plan("letters", 1.0, 8000, 1024, variants=256, posterior=1024, filtering=True),
 }
 QUICK = Plan("digits", 1.0, 5000, 128, posterior=128)
@@ -131,9 +136,9 @@ def measure(plan: Plan, report: Report) -> dict[str, Any]:
         features.append(seen)
         distances.append(judge.distance(seen))
         contrasts = contrast_maps(scenes, wanted[1])
-        reference = {ARTIFACT: contrasts[ARTIFACT]}
-        main.add_maps({"artifact": contrasts[ARTIFACT], **reference})
-        main.add_maps({name: contrasts[name] for name in BETTER})
+        reference = {name: contrasts[name] for name in (ARTIFACT, "contrast")}
+        main.add_maps(reference)
+        main.add_maps({"contrast, first version": contrasts["contrast, first version"]})
         main.add_maps({**trajectory_maps(scenes), **free_maps(scenes)})
         main.add_scores("oracle", 1 - probability)
         if wanted[1]:
@@ -201,9 +206,7 @@ def add_neighbours(tables: list[Table], distances: Tensor) -> None:
 def add_combinations(main: Table, variants: Table, posterior: Table) -> None:
     """Sums of standardised scores; which weight is best is read off the section `choice`."""
     for weight in WEIGHTS:
-        for contrast in (ARTIFACT, *BETTER):
-            parts = {contrast: 1.0, "trajectory": weight}
-            main.combine(f"{contrast} + {weight:g} trajectory", parts)
+        main.combine(f"contrast + {weight:g} trajectory", {"contrast": 1.0, "trajectory": weight})
     if variants.names:
         parts = {"contrast": 1.0, "contrast, wrong prompts": 1.0, "trajectory": 0.5}
         variants.combine("contrast + wrong prompts + 0.5 trajectory", parts)
@@ -284,7 +287,7 @@ def cost_of(name: str, guidance_scale: float) -> float:
     sides = 1 if guidance_scale == 1 else 2
     if " + " in name:
         first = name.split(" + ")[0]
-        calls = CALLS[first] + (4 if "wrong" in name else 0)
+        calls = CALLS[first] + (WHOLE // 2 if "wrong" in name else 0)
         return (calls / sides + (15 if "posterior" in name else 0)) / STEPS
     for key, evaluations in EVALUATIONS.items():
         if name.startswith(key):
@@ -293,9 +296,8 @@ def cost_of(name: str, guidance_scale: float) -> float:
 
 
 FILTERS = (
-    "artifact", "trajectory", "contrast + 0.5 trajectory", *BETTER,
-    *(f"{name} + 0.5 trajectory" for name in BETTER),
-    "posterior", "contrast + 0.5 posterior", "total variation", "|cond - uncond|",
+    "artifact", "trajectory", "contrast, first version", "contrast + 0.5 trajectory", "posterior",
+    "contrast + 0.5 posterior", "total variation", "|cond - uncond|",
 )  # fmt: skip
 
 

@@ -37,7 +37,8 @@ MISSING = "Not measured yet."
 Results = dict[str, Any]
 
 NAMES = {
-    "contrast": "`contrast` (= `artifact`)",
+    "artifact": "`artifact`",
+    "contrast": "`contrast`",
     "trajectory": "`trajectory`",
     "posterior": "`posterior`, tangents, balanced",
     "ensemble M=5": "`posterior`, ensemble M=5",
@@ -45,11 +46,11 @@ NAMES = {
     "bayesdiff, skip 5": "`posterior`, published, skip 5",
     "mid-grey": "mid-grey 1 - x^2",
     "|cond - uncond|": "\\|cond - uncond\\|, last step",
-    "|cond - uncond|, four levels": "\\|cond - uncond\\|, four levels",
+    "|cond - uncond|, all levels": "\\|cond - uncond\\|, all levels",
 }
 MAIN = (
-    "contrast", "trajectory", "posterior", "ensemble M=5", "bayesdiff S=10", "bayesdiff, skip 5",
-    "|cond - uncond|", "total variation", "intensity", "mid-grey",
+    "artifact", "contrast", "trajectory", "posterior", "ensemble M=5", "bayesdiff S=10",
+    "bayesdiff, skip 5", "|cond - uncond|", "total variation", "intensity", "mid-grey",
 )  # fmt: skip
 
 
@@ -67,7 +68,6 @@ def blocks(detect: Results, repair: Results) -> dict[str, str]:
         "default": default(repair, "default"),
         "default letters": default(repair, "letters-default"),
         "loop": loop(repair, "loop"),
-        "loop weight t": loop(repair, "loop-weight-t"),
         "loop letters": loop(repair, "letters-loop"),
     }
 
@@ -153,7 +153,7 @@ def ideas(detect: Results) -> str:
         "|---" * (2 + len(columns)) + "|",
     ]
     for name in names:
-        if name == "artifact" or (name in MAIN and name not in ("contrast", "trajectory")):
+        if name in MAIN and name not in ("artifact", "contrast", "trajectory"):
             continue
         rows = [signals.get(name) for signals in columns.values()]
         cost = next(row["cost"] for row in rows if row)
@@ -166,7 +166,7 @@ def ideas(detect: Results) -> str:
 def idea_cell(row: Results, name: str) -> str:
     cell = f"{row['auroc_top10']['mean']:.3f}"
     gain = row.get("gain")
-    if gain is None or name == "contrast":
+    if gain is None or name == "artifact":
         return cell
     return f"{cell}, {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
 
@@ -247,7 +247,7 @@ def grid(repair: Results) -> str:
         "|---" * (len(counts) + 2) + "|",
     ]
     for start in starts:
-        for rule in ("posterior", "trajectory", "contrast", "oracle"):
+        for rule in ("posterior", "trajectory", "contrast", "artifact", "oracle"):
             cells = [cell(bad, "denoised", start, rule, count, False) for count in counts]
             if any(cells):
                 lines.append(f"| {start:g} | {rule} | " + " | ".join(cells) + " |")
@@ -275,7 +275,8 @@ def default(repair: Results, section: str) -> str:
     ]
     for rule, count, keep in (
         ("random", 1, False), ("trajectory", 4, False), ("trajectory", 4, True),
-        ("contrast", 4, False), ("contrast", 4, True), ("oracle", 4, False),
+        ("contrast", 4, False), ("contrast", 4, True), ("artifact", 4, False),
+        ("artifact", 4, True), ("oracle", 4, False),
     ):  # fmt: skip
         bad, good = (
             next(
@@ -296,9 +297,8 @@ def loop(repair: Results, section: str) -> str:
         return MISSING
     found = repair[section]
     rule = found["rule"]
-    signal = "contrast, weight t," if rule["weighted"] else "contrast"
     lines = [
-        f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: {signal} above "
+        f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: artifact above "
         f"{rule['threshold']:g}, regions of at least {rule['minimum_area']} pixels, grown by "
         f"{rule['grow']:g}; start {rule['denoise']:g}, N = {rule['candidates']}.",
         "",
@@ -371,7 +371,7 @@ def pictures(found: dict[str, Tensor], index: Tensor, path: Path) -> None:
         wrong = [int(found[f"bad_{when}"][scene].sum()) for when in ("before", "after")]
         texts = (
             f"asked {a} {b} / {c} {d}: {wrong[0]} wrong",
-            "contrast, masked",
+            "artifact, masked",
             verdict(wrong[1]),
         )
         for column, (part, text) in enumerate(zip((before, heat, after), texts, strict=True)):

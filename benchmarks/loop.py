@@ -1,7 +1,7 @@
 """Find, mask, repair, keep or not: the whole loop without an oracle, and what it has to beat.
 
-The cost of everything is counted in guided evaluations a scene; at cfg 1 contrast's eight calls of
-one side are eight of them.
+The cost of everything is counted in guided evaluations a scene; at cfg 1 every call of
+contrast counts as one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bayesdiff_core.flow import FlowDenoiser
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.ranking import pool
-from bayesdiff_core.recording import Recording
+from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.region_choice import (
     compose,
     paint,
@@ -23,9 +24,9 @@ from bayesdiff_core.region_choice import (
 )
 from bayesdiff_core.samplers import ddim, flow_sigmas
 from bayesdiff_core.selection import Selection
-from bayesdiff_core.signals import CONTRAST_LEVELS
+from bayesdiff_core.signals import CONTRAST_LEVELS, LATE
 
-from .cases import Case, contrast_of, sample_again
+from .cases import Case, look, sample_again
 from .scenes import STEPS, Scenes, benchmark_model
 
 __all__ = ["CONTRAST_COST", "Loop", "State", "begin", "one_round", "sample_anew"]
@@ -39,13 +40,11 @@ class Loop:
 
     Pixels above `threshold`, in regions of at least `minimum_area` pixels, grown by `grow`;
     `candidates` of the last share `denoise` of the schedule, the original kept where none has a
-    lower mean contrast in the region. With `weighted` contrast has the levels and weights of
-    "contrast, weight t".
+    lower mean of `artifact` in the region.
     """
 
     threshold: float
     grow: float
-    weighted: bool = False
     minimum_area: int = 12
     denoise: float = 0.7
     candidates: int = 4
@@ -58,7 +57,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class State:
-    """Scenes during the loop: recording, contrast map (B, H, W), and cost (B,) so far.
+    """Scenes during the loop: recording, artifact map (B, H, W), and cost (B,) so far.
 
     `active` (B,) says which scenes may still be repaired.
     """
@@ -83,7 +82,7 @@ def begin(scenes: Scenes, loop: Loop) -> State:
         scenes.setting.model,
         scenes.recording,
         scenes.labels,
-        contrast_of(scenes.denoiser, scenes.latent, loop.weighted),
+        artifact_of(scenes.denoiser, scenes.recording),
         torch.full((size,), float(STEPS + CONTRAST_COST)),
         torch.ones(size, dtype=torch.bool),
     )
@@ -99,11 +98,11 @@ def one_round(state: State, loop: Loop, seed: int) -> tuple[State, Tensor]:
     case = Case(
         state.model, state.recording.select(index), state.labels[index], masks[index][:, None]
     )
-    found = sample_again(case, loop.denoise, loop.candidates, seed, weighted=loop.weighted)
+    found = sample_again(case, loop.denoise, loop.candidates, seed)
     take = best_by_region(found.maps, state.map[index], masks[index])
     recording = composed(case.recording, found.run, take)
-    after = contrast_of(case.denoiser(), recording.final, loop.weighted)
-    # Contrast looks at the scene as a whole: what was better region by region may be worse in sum.
+    after = artifact_of(case.denoiser(), recording)
+    # Artifact looks at the scene as a whole: what was better region by region may be worse in sum.
     better = pool(after, "top10") < state.score[index]
     active[index[better]] = True
     cost = state.cost.clone()
@@ -153,10 +152,21 @@ def insert(into: Recording, new: Recording, index: Tensor, keep: Tensor) -> Reco
     return Recording(states, denoised, into.sigmas, into.schedule, final)
 
 
-def sample_anew(model: str, labels: Tensor, seed: int, weighted: bool) -> tuple[Tensor, Tensor]:
+def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Fresh scenes (B, C, H, W) for the same labels, and their `artifact` scores (B,)."""
     found = benchmark_model(model)
     denoiser = found.denoiser(labels, 1.0)
     x = torch.randn(len(labels), *found.shape, generator=torch.Generator().manual_seed(seed))
-    final = SolverProcess(ddim, denoiser, x, flow_sigmas(STEPS, found.shift)).sample()
-    return final, pool(contrast_of(denoiser, final, weighted), "top10")
+    recorder = Recorder(STEPS)
+    process = SolverProcess(
+        ddim, denoiser, x, flow_sigmas(STEPS, found.shift), observers=[recorder]
+    )
+    recording = recorder.finish(process.sample(), process.sigmas)
+    assert recording is not None, recorder.note
+    return recording.final, pool(artifact_of(denoiser, recording), "top10")
+
+
+def artifact_of(denoiser: FlowDenoiser, recording: Recording) -> Tensor:
+    """Artifact (B, H, W) of a whole recorded run."""
+    late = recording.denoised[-round(LATE * len(recording.denoised)) :]
+    return look(denoiser, recording.final, late)["artifact"]

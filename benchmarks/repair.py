@@ -1,6 +1,6 @@
 """Does sampling a malformed region again repair it, and is that better than sampling anew?
 
-    python -m benchmarks.repair [--quick] [--sections grid default choice loop loop-weight-t
+    python -m benchmarks.repair [--quick] [--sections grid default choice loop
         letters-default letters-choice letters-loop] [--output docs/evidence/repair.json]
 
 Digits and letters at cfg 1, on the scenes of these sections of the detection benchmark.
@@ -48,7 +48,7 @@ PICTURES = CACHE / "loop.safetensors"
 """Where the loop leaves its first scenes, for the pictures of docs/evidence.md."""
 
 COUNTS = (1, 2, 4, 8)
-RULES = ("random", "posterior", "trajectory", "contrast", "oracle")
+RULES = ("random", "posterior", "trajectory", "contrast", "artifact", "oracle")
 BATCH = 16
 ROUNDS, ANEW = 2, 6
 """Rounds of the loop, and how often every scene is sampled anew to have what they cost."""
@@ -57,7 +57,7 @@ QUICK_ROUNDS, QUICK_ANEW = 1, 4
 DEFAULT = ("denoised", 0.7, 4)
 
 SECTIONS = (
-    "grid", "default", "choice", "loop", "loop-weight-t",
+    "grid", "default", "choice", "loop",
     "letters-default", "letters-choice", "letters-loop",
 )  # fmt: skip
 
@@ -84,12 +84,10 @@ class Subject:
     grows: tuple[float, ...]
 
 
-DIGITS = Subject(
-    DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.1, grow=4.0), (2.0, 4.0, 8.0)
-)
 SUBJECTS = {
-    "digits": DIGITS,
-    "digits, weight t": replace(DIGITS, rule=replace(DIGITS.rule, threshold=0.3, weighted=True)),
+    "digits": Subject(
+        DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.1, grow=4.0), (2.0, 4.0, 8.0)
+    ),
     "letters": Subject(
         DETECTION["letters"],
         Plan("letters", 1.0, 8500, 128),
@@ -291,7 +289,7 @@ def loop(subject: Subject, count: int, turns: int, samples: int, report: Report)
             rounds[r].append(right_scenes(at))
             costs[r].append(at.cost)
             regions[r].append(judge.malformed(at.recording.final, at.labels))
-        if number == 0 and plan.model == "digits" and not rule.weighted:
+        if number == 0 and plan.model == "digits":
             shown = {
                 "before": scenes.latent, "map": history[0].map, "mask": touched,
                 "after": state.recording.final, "labels": scenes.labels,
@@ -299,9 +297,7 @@ def loop(subject: Subject, count: int, turns: int, samples: int, report: Report)
             }  # fmt: skip
         report(f"loop: chunk {number + 1}")
         for k in range(samples):
-            latent, value = sample_anew(
-                plan.model, scenes.labels, 50_000 + 100 * number + k, rule.weighted
-            )
+            latent, value = sample_anew(plan.model, scenes.labels, 50_000 + 100 * number + k)
             score.append(value)
             right.append((~judge.malformed(latent, scenes.labels)).all(1).float())
         anew_score.append(torch.stack(score))
@@ -400,7 +396,7 @@ def print_loop(found: dict[str, Any]) -> None:
 def rate(details: dict[str, Any], kind: str) -> float | None:
     """Share right under the product's default, of the section with the most cases."""
     mode, denoise, count = DEFAULT
-    wanted = {"kind": kind, "mode": mode, "denoise": denoise, "rule": "contrast", "n": count}
+    wanted = {"kind": kind, "mode": mode, "denoise": denoise, "rule": "artifact", "n": count}
     for name in ("default", "grid"):
         for row in details.get(name, {}).get("rows", []):
             if row["keep"] and all(row[key] == value for key, value in wanted.items()):
@@ -453,7 +449,6 @@ def main() -> None:
         "default": lambda: grid(quadrants(digits, 0, cases), default, report),
         "choice": lambda: choice(digits, 128, report),
         "loop": lambda: loop(digits, scenes, *turns, report),
-        "loop-weight-t": lambda: loop(SUBJECTS["digits, weight t"], scenes, *turns, report),
         "letters-default": lambda: grid(quadrants(letters, 0, cases), default, report),
         "letters-choice": lambda: choice(letters, 128, report),
         "letters-loop": lambda: loop(letters, scenes, *turns, report),

@@ -16,16 +16,22 @@ from torch.nn import functional
 
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.last_layer import LastLayer, OutputMap
-from bayesdiff_core.signals import CONTRAST_LEVELS, contrast, smooth, trajectory_variance
+from bayesdiff_core.signals import (
+    CONTRAST_LEVELS,
+    Contrast,
+    artifact,
+    contrast,
+    smooth,
+    trajectory_variance,
+)
 
 from .baselines import total_variation
 from .metrics import content, gradient_magnitude, residual
 from .scenes import Scenes, benchmark_model, renoise
 
 __all__ = [
+    "FIRST_LEVELS",
     "LEVEL_SETS",
-    "OTHER_LEVELS",
-    "WEIGHT_T",
     "Influence",
     "contrast_maps",
     "free_maps",
@@ -37,19 +43,15 @@ __all__ = [
 Side = Callable[[Tensor, Tensor], Tensor]
 
 RADIUS = 2
-OTHER_LEVELS = (0.85, 0.5, 0.6, 0.8, 0.95)
+FIRST_LEVELS = (0.25, 0.40, 0.55, 0.70)
+"""Levels of "contrast, first version", which weighted them by t^2 and averaged over 5x5 pixels."""
+
 LEVEL_SETS = {
-    "contrast, levels 0.4 and 0.7": (0.4, 0.7),
     "contrast, levels 0.7 and 0.85": (0.7, 0.85),
-    "contrast, levels 0.55 to 0.95": (0.55, 0.7, 0.85, 0.95),
-    "contrast, levels 0.4 to 0.85": (0.4, 0.55, 0.7, 0.85),
-    "contrast, six levels": (0.25, 0.4, 0.55, 0.7, 0.85, 0.95),
+    "contrast, levels 0.4, 0.6 and 0.8": (0.4, 0.6, 0.8),
+    "contrast, levels 0.4, 0.6, 0.7 and 0.85": (0.4, 0.6, 0.7, 0.85),
 }
-WEIGHT_T = {
-    "contrast, weight t": (0.4, 0.55, 0.7, 0.85),
-    "contrast, weight t, six levels": (0.4, 0.5, 0.6, 0.7, 0.8, 0.85),
-}
-"""Levels whose squared errors of the velocity are weighted by t, averaged over 3x3 pixels."""
+"""Fewer levels than the product's."""
 
 WINDOWS = {
     "trajectory, all steps": (0.0, 1.0),
@@ -98,76 +100,78 @@ def weighted_variance(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
-    """Contrast as the product computes it, and with other levels of noise and weights.
+    """Artifact and contrast as the product computes them, and contrast as its first version did.
 
     With `variants` also the further ideas:
-    - more levels, alone and together, and a second draw of noise;
+    - every level alone, fewer of them, other weights, and a second draw of noise;
     - averaged over smaller and larger windows;
     - against wrong labels in place of none;
     - the last layer's part of it (see `Influence`);
     - |D_c - D_u| at the same levels, which does not ask which side is right.
     """
-    model, latent = benchmark_model(scenes.setting.model), scenes.latent
-    layer = model.flow.layer if variants else None
-    asked = Remembered(scenes.denoiser.conditional, layer)
-    nothing = Remembered(scenes.denoiser.unconditional, layer)
-    maps = {"contrast": compare(scenes, asked, nothing, CONTRAST_LEVELS)}
-    errors = [
-        (c.denoised - latent, u.denoised - latent)
-        for c, u in zip(asked.calls, nothing.calls, strict=True)
-    ]
+    model = benchmark_model(scenes.setting.model)
     sides = (scenes.denoiser.conditional, scenes.denoiser.unconditional)
-    level = {
-        t: (c.square() - u.square()).mean(1)
-        for t, (c, u) in zip(CONTRAST_LEVELS, errors, strict=True)
-    }
-    for draw, t in enumerate(OTHER_LEVELS if variants else OTHER_LEVELS[:-1], start=1):
-        level[t] = compare(scenes, *sides, (t,), draw, radius=0)
-    for name, chosen in LEVEL_SETS.items():
-        if all(t in level for t in chosen):
-            maps[name] = smooth(torch.stack([level[t] for t in chosen]).sum(0), RADIUS)
-    for name, chosen in WEIGHT_T.items():
-        maps[name] = smooth(torch.stack([level[t] / t for t in chosen]).sum(0), 1)
+    layer = model.flow.layer if variants else None
+    asked, nothing = (Remembered(side, layer) for side in sides)
+    whole = compare(scenes, asked, nothing, CONTRAST_LEVELS)
+    wandering = trajectory_maps(scenes)["trajectory"]
+    maps = {"artifact": artifact(whole, wandering), "contrast": whole.map}
+    first = [Remembered(side, None) for side in sides]
+    compare(scenes, *first, FIRST_LEVELS, draw=1)
+    total = torch.stack([difference(*pair) for pair in errors(scenes.latent, *first)]).sum(0)
+    maps["contrast, first version"] = smooth(total, RADIUS)
     if not variants:
         return maps
-    maps |= {f"contrast, level {t:g} alone": smooth(part, RADIUS) for t, part in level.items()}
-    whole = torch.stack([level[t] for t in CONTRAST_LEVELS]).sum(0)
-    for radius in (0, 1, 4):
-        maps[f"contrast, window radius {radius}"] = smooth(whole, radius)
-    maps["contrast, two draws"] = maps["contrast"] + compare(
-        scenes, *sides, CONTRAST_LEVELS, draw=9
-    )
-    wrong = model.denoiser(wrong_labels(scenes), 1.0)
-    maps["contrast, wrong prompts"] = compare(
-        scenes, asked.replay(), wrong.conditional, CONTRAST_LEVELS
-    )
+    found = errors(scenes.latent, asked, nothing)
+    level = {t: difference(*pair) / t for t, pair in zip(CONTRAST_LEVELS, found, strict=True)}
+    weighted = {"t^2": 1.0, "1": -1.0}
+    for name, power in weighted.items():
+        total = torch.stack([part * t**power for t, part in level.items()]).sum(0)
+        maps[f"contrast, weight {name}"] = smooth(total, 1)
+    for name, chosen in LEVEL_SETS.items():
+        maps[name] = smooth(torch.stack([level[t] for t in chosen]).sum(0), 1)
+    maps |= {f"contrast, level {t:g} alone": smooth(part, 1) for t, part in level.items()}
+    total = torch.stack(list(level.values())).sum(0)
+    for radius in (0, 2, 4):
+        maps[f"contrast, window radius {radius}"] = smooth(total, radius)
+    second = compare(scenes, *sides, CONTRAST_LEVELS, draw=9).map
+    maps["contrast, two draws"] = maps["contrast"] + second
+    wrong = model.denoiser(wrong_labels(scenes), 1.0).conditional
+    other = compare(scenes, asked.replay(), wrong, CONTRAST_LEVELS)
+    maps["contrast, wrong prompts"] = other.map
     maps["contrast, none and wrong"] = maps["contrast"] + maps["contrast, wrong prompts"]
     influence = Influence(model.flow.layer, model.flow.output_map, model.posterior)
     maps["contrast, last layer's part"] = torch.stack(
         [
             influence(a.phi, c) - influence(n.phi, u)
-            for a, n, (c, u) in zip(asked.calls, nothing.calls, errors, strict=True)
+            for a, n, (c, u) in zip(asked.calls, nothing.calls, found, strict=True)
         ]
     ).sum(0)
-    gap = torch.stack([(c - u).square().mean(1) for c, u in errors]).sum(0)
-    maps["|cond - uncond|, four levels"] = smooth(gap, RADIUS)
-    alone = torch.stack([c.square().mean(1) for c, _ in errors]).sum(0)
-    maps["error with the prompt alone"] = smooth(alone, RADIUS)
+    gap = torch.stack([(c - u).square().mean(1) for c, u in found]).sum(0)
+    maps["|cond - uncond|, all levels"] = smooth(gap, 1)
+    alone = torch.stack([c.square().mean(1) for c, _ in found]).sum(0)
+    maps["error with the prompt alone"] = smooth(alone, 1)
     return maps
 
 
+def errors(latent: Tensor, asked: Remembered, nothing: Remembered) -> list[tuple[Tensor, Tensor]]:
+    """What both sides missed of the latent (B, C, H, W), call by call."""
+    pairs = zip(asked.calls, nothing.calls, strict=True)
+    return [(a.denoised - latent, n.denoised - latent) for a, n in pairs]
+
+
+def difference(first: Tensor, second: Tensor) -> Tensor:
+    """Squared error (B, H, W) of the first over that of the second, mean over channels."""
+    return (first.square() - second.square()).mean(1)
+
+
 def compare(
-    scenes: Scenes,
-    first: Side,
-    second: Side,
-    levels: Sequence[float],
-    draw: int = 0,
-    radius: int = RADIUS,
-) -> Tensor:
+    scenes: Scenes, first: Side, second: Side, levels: Sequence[float], draw: int = 0
+) -> Contrast:
     """The product's contrast of two sides; `draw` decides the noise."""
     generator = torch.Generator().manual_seed(10_000 * draw + scenes.setting.seed)
-    at = [torch.tensor(t) for t in levels]
-    return contrast(first, second, scenes.latent, renoise, at, generator, radius)
+    at = {t: torch.tensor(t) for t in levels}
+    return contrast(first, second, scenes.latent, renoise, at, generator)
 
 
 def posterior_maps(scenes: Scenes) -> dict[str, Tensor]:

@@ -22,7 +22,9 @@ def describe(uncertainty: Uncertainty) -> str:
         lines.append(f"{share:.0%} of the recursion's variances came out negative")
     if data.get("note"):
         lines.append(data["note"])
-    lines.append(f"artifact is judged by {uncertainty.artifact_source}")
+    source = uncertainty.artifact_source
+    both = "contrast and trajectory together"
+    lines.append(f"artifact is judged by {both if source == 'artifact' else source}")
     names = [name for name in uncertainty.names if name != "artifact"]
     for image in range(uncertainty.batch):
         scores = (f"{name} {uncertainty.signal(name).scores[image].item():.4g}" for name in names)

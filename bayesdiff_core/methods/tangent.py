@@ -17,9 +17,9 @@ are refreshed at a few evaluations and dD is held in between. Two kinds of tange
   unbiased estimates of the variance, each with one degree of freedom.
 
 The shape of the variance is their posterior mean when S, brought to the draws' mean of the image,
-is taken as a scaled-inverse-chi-squared prior worth NU draws; its mean is that of
-(NU gamma S + sum_i draw_i^2) / (NU + draws). gamma is GAMMA, but never more than all source
-variance over its coherent part: 1 where every weight error is a constant shift. See
+is taken as a scaled-inverse-chi-squared prior worth NU draws. Its level is the mean of gamma S,
+worth only NU_LEVEL draws, and of the draws' squares. gamma is GAMMA, but never more than all
+source variance over its coherent part: 1 where every weight error is a constant shift. See
 docs/benchmarks.md for how close this comes to brute force and what was tried before.
 """
 
@@ -36,13 +36,26 @@ from ..laplace import LaplacePosterior
 from ..process import Evaluation, SolverProcess, tile
 from .base import Propagated
 
-__all__ = ["PRESETS", "Plan", "Tangent", "channel_patterns", "refresh_schedule"]
+__all__ = [
+    "PRESETS",
+    "Plan",
+    "Tangent",
+    "channel_patterns",
+    "refresh_schedule",
+    "shifts_among",
+]
 
 STEP = 0.02
 """Length of the finite-difference step, relative to the rms of the state."""
 
 NU = 12
-"""How many draws the shifts are worth."""
+"""How many draws the shifts are worth for the shape of the variance."""
+
+NU_LEVEL = 2
+"""How many draws the shifts are worth for its mean."""
+
+SHIFTS = 3
+"""Shifts to begin with; more of them, a third of all tangents, only where there are many."""
 
 GAMMA = 2.0
 """Whole variance over that of the coherent shifts: their std is 0.68 to 0.72 of the truth's."""
@@ -88,7 +101,7 @@ class Tangent:
             refreshes = min(refreshes, max(2, evaluations // SPACING))
             affordable = int(self.budget * evaluations / refreshes + 1e-9)
             probes = min(probes, max(1, affordable))
-        shifts = channels if channels <= probes else (probes + 1) // 2
+        shifts = shifts_among(probes, channels)
         schedule = tuple(refresh_schedule(evaluations, refreshes))
         return Plan(shifts, probes - shifts, schedule)
 
@@ -166,7 +179,8 @@ class TangentRun:
             return shifts
         prior_mean = mean_of(shifts.square().sum(0))
         draws_mean = mean_of(draws.square().mean(0))
-        std = (NU * prior_mean + count * draws_mean).sqrt() / (NU + count)
+        level = (NU_LEVEL * prior_mean + count * draws_mean) / (NU_LEVEL + count)
+        std = (level / (NU + count)).sqrt()
         return std * torch.cat([shifts * (NU / prior_mean).sqrt(), draws / draws_mean.sqrt()])
 
     def _held_weights(self, row: int) -> list[list[float]]:
@@ -210,9 +224,8 @@ class TangentRun:
 
     def _shifts(self, size: Tensor) -> Tensor:
         """Shifts (K, B, C, *S) by the patterns over channels, from the size (B, P) of a row's."""
-        output_map = self.process.denoiser.output_map
-        # A channel that gathers p * p independent rows shifts by the mean of p * p errors.
-        shift = output_map.spread(size / math.sqrt(output_map.rows_per_channel))
+        # A channel may gather p * p independent rows; one shift of all stands for theirs.
+        shift = self.process.denoiser.output_map.spread(size)
         return self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2)) * shift
 
     def _draws(self, features: Features, scale: Tensor) -> Tensor:
@@ -230,6 +243,11 @@ class TangentRun:
         mask = self.process.mask.expand_as(self.process.x)
         free = self.process.denoiser.output_map.average(mask)
         return free / free.sum(1, keepdim=True).clamp(min=1e-20)
+
+
+def shifts_among(probes: int, channels: int) -> int:
+    """How many of so many tangents are shifts; the others are draws."""
+    return min(channels, probes, max(SHIFTS, probes // 3))
 
 
 def channel_patterns(channels: int, probes: int) -> Tensor:

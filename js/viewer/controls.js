@@ -36,7 +36,7 @@ export class SignalChoice {
     const { stepLayer } = this.#state;
     for (const button of this.#buttons) {
       const name = button.dataset.signal;
-      const help = this.#words(`${name}Help`, { signal: this.#words(payload.artifact) });
+      const help = this.#words(`${name}Help`, { signal: detector(payload, this.#words) });
       const computed = this.#state.has(name);
       button.disabled = !computed;
       mark(button, {
@@ -47,6 +47,11 @@ export class SignalChoice {
   }
 }
 
+/** What `artifact` stands for in this run, in words. */
+function detector({ artifact }, words) {
+  return words(artifact === "artifact" ? "together" : artifact);
+}
+
 /** One sentence on what is shown. */
 export class Explanation {
   constructor(state, words, { signal }) {
@@ -54,8 +59,8 @@ export class Explanation {
     const update = () => {
       if (!state.payload) return;
       const name = state.stepLayer ? "undecided" : state.settings.signal;
-      const detector = words(state.payload.artifact);
-      write(this.element, words(`${name}Help`, { signal: detector }));
+      const signal = detector(state.payload, words);
+      write(this.element, words(`${name}Help`, { signal }));
     };
     for (const what of ["content", "view"]) state.addEventListener(what, update, { signal });
     update();

@@ -116,7 +116,7 @@ def _maps(rule: str, found: Candidates, seed: int) -> Tensor:
         model, conds = found.guider.inner_model, found.guider.conds
         latents = torch.cat([found.latents, found.original])
         maps = contrast_map(model, conds, latents, found.options, seed, copies=count)
-        return maps.unflatten(0, (count, -1))
+        return maps.map.unflatten(0, (count, -1))
     maps = found.trajectory
     original = found.original_trajectory
     if original is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.process import tile
-from ...bayesdiff_core.signals import CONTRAST_LEVELS, contrast
+from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast, artifact, contrast
+from ...bayesdiff_core.uncertainty import Signal
 from .conds import Conds
 
-__all__ = ["contrast_levels", "contrast_map", "has_two_sides"]
+__all__ = ["contrast_levels", "contrast_map", "has_two_sides", "judged"]
 
 
 def has_two_sides(conds: Conds) -> bool:
@@ -32,8 +33,8 @@ def contrast_map(
     seed: int,
     copies: int = 1,
     progress: Callable[[int], Any] | None = None,
-) -> Tensor:
-    """Contrast (n * B, *S) of clean latents (n * B, C, *S) in the space the model sees.
+) -> Contrast:
+    """Contrast, map (n * B, *S), of clean latents (n * B, C, *S) in the space the model sees.
 
     Needs the loaded model and processed conditionings, as they are within a sampler. All copies
     are judged with the same noise. `progress(1)` is called after each of CONTRAST_LEVELS.
@@ -49,14 +50,25 @@ def contrast_map(
     return contrast(sides.conditional, sides.unconditional, latent, renoise, levels, generator)
 
 
-def contrast_levels(
-    model_sampling: Any, device: torch.device, levels: Sequence[float] = CONTRAST_LEVELS
-) -> list[Tensor]:
-    """Noise levels with noise to signal t : 1 - t, within what the model was trained on."""
+def judged(found: Contrast, trajectory: Tensor | None) -> dict[str, Signal]:
+    """The signals that a contrast gives, on the CPU: itself, and `artifact` with a trajectory
+    (B, *S) of the same latents."""
+    found = Contrast(found.map.cpu().float(), found.error.cpu().float())
+    signals = {"contrast": Signal(found.map, "latent error")}
+    if trajectory is not None:
+        signals["artifact"] = Signal(artifact(found, trajectory), "latent error")
+    return signals
+
+
+def contrast_levels(model_sampling: Any, device: torch.device) -> dict[float, Tensor]:
+    """Sigma at which noise to signal are t : 1 - t, within what the model was trained on."""
     flow = isinstance(model_sampling, comfy.model_sampling.CONST)
     low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-    sigmas = [t if flow else t / (1 - t) for t in levels]
-    return [torch.tensor(min(max(sigma, low), high), device=device) for sigma in sigmas]
+
+    def sigma(t: float) -> Tensor:
+        return torch.tensor(min(max(t if flow else t / (1 - t), low), high), device=device)
+
+    return {t: sigma(t) for t in CONTRAST_LEVELS}
 
 
 @dataclass

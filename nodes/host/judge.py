@@ -10,11 +10,11 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...bayesdiff_core.signals import CONTRAST_LEVELS
-from ...bayesdiff_core.uncertainty import Signal, Uncertainty
+from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast
+from ...bayesdiff_core.uncertainty import Uncertainty
 from .checks import check_batches, check_latent
 from .conds import align
-from .contrast import contrast_map
+from .contrast import contrast_map, judged
 
 __all__ = ["judge"]
 
@@ -28,6 +28,8 @@ def judge(
     uncertainty: Uncertainty | None = None,
 ) -> Uncertainty:
     """`uncertainty`, or a new one, with the contrast of the latent's images.
+
+    Where it holds their trajectory, `artifact` is made of both.
 
     Raises ValueError when the conditionings do not fit the latent, or the uncertainty is that of
     other latents.
@@ -52,16 +54,16 @@ def judge(
     guider.set_conds(positive, negative)
     # The levels come from the model; this schedule only has to have a step.
     guider.sample(torch.zeros_like(samples), samples, sampler, torch.tensor([1.0, 0.0]), seed=seed)
-    contrast = Signal(sampler.map, "latent error")
-    if uncertainty is None:
-        return Uncertainty({"contrast": contrast})
-    return replace(uncertainty, signals={**uncertainty.signals, "contrast": contrast})
+    before = {} if uncertainty is None else uncertainty.signals
+    trajectory = before["trajectory"].map if "trajectory" in before else None
+    signals = {**before, **judged(sampler.found, trajectory)}
+    return Uncertainty(signals) if uncertainty is None else replace(uncertainty, signals=signals)
 
 
 class _Judge(comfy.samplers.Sampler):
     """Stands where a sampler would, with the model loaded, and looks at the latent instead."""
 
-    map: Tensor
+    found: Contrast
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -80,8 +82,7 @@ class _Judge(comfy.samplers.Sampler):
         assert latent_image is not None
         conds = align(model_wrap.conds, len(latent_image))
         options, bar = extra_args["model_options"], comfy.utils.ProgressBar(len(CONTRAST_LEVELS))
-        found = contrast_map(
+        self.found = contrast_map(
             model_wrap.inner_model, conds, latent_image, options, self.seed, progress=bar.update
         )
-        self.map = found.to("cpu", torch.float32)
         return latent_image

@@ -17,7 +17,7 @@ from ...bayesdiff_core.storage import check_fingerprint
 from ...bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
 from .checks import check_options
 from .conds import align
-from .contrast import contrast_map, has_two_sides
+from .contrast import contrast_map, has_two_sides, judged
 from .layer import find_layer
 from .process import HostProcess, SamplerCall
 from .tap import Tap
@@ -123,7 +123,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
             seed = extra_args.get("seed") or 0
             options = process.call.extra_args["model_options"]
             found = contrast_map(model, guider.conds, samples, options, seed)
-            signals["contrast"] = Signal(found.to("cpu", torch.float32), "latent error")
+            signals |= judged(found, trajectory)
         std = None
         if self.wanted.posterior is not None:
             variance = self._propagated.variance.clamp(min=0)

@@ -6,10 +6,12 @@ import torch
 from bayesdiff_core.methods import PRESETS, Ensemble, Tangent
 from bayesdiff_core.methods.tangent import (
     NU,
+    NU_LEVEL,
     Plan,
     TangentRun,
     channel_patterns,
     refresh_schedule,
+    shifts_among,
 )
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
@@ -106,7 +108,7 @@ def test_the_prior_gives_the_shape_and_the_draws_and_gamma_the_mean():
     means = {"dim": (1, 2, 3), "keepdim": True}
     agreed = shifts * draws.mean(**means) / shifts.mean(**means)
     shape = NU * agreed + 4 * draws
-    mean = (NU * gamma * shifts + 4 * draws).mean(**means) / (NU + 4)
+    mean = (NU_LEVEL * gamma * shifts + 4 * draws).mean(**means) / (NU_LEVEL + 4)
     expected = shape * mean / shape.mean(**means)
     torch.testing.assert_close(run.variance(), expected, rtol=1e-4, atol=1e-9)
 
@@ -144,6 +146,15 @@ def test_a_budget_is_kept_and_short_runs_follow_fewer_probes():
             probes, paid = plan.shifts + plan.draws, len(plan.refreshes) - 1
             assert probes == 1 or probes * paid <= preset.budget * evaluations + 1e-6
     assert PRESETS["balanced"].plan(30, 1).draws > PRESETS["balanced"].plan(15, 1).draws
+
+
+def test_probes_go_to_a_few_shifts_first_and_then_to_draws():
+    split = {(k, c): shifts_among(k, c) for k in (2, 5, 20) for c in (1, 3, 16)}
+    assert split == {
+        **{(2, 1): 1, (2, 3): 2, (2, 16): 2},
+        **{(5, 1): 1, (5, 3): 3, (5, 16): 3},
+        **{(20, 1): 1, (20, 3): 3, (20, 16): 6},
+    }
 
 
 def test_the_variance_does_not_depend_on_the_batch():

@@ -8,8 +8,9 @@ from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample import MaskedRun
 from bayesdiff_core.samplers import ddim, flow_sigmas
 from benchmarks.cases import InsideMask, join, quadrant_case
-from benchmarks.loop import Loop, best_by_region, composed, insert
+from benchmarks.loop import CONTRAST_COST, Loop, best_by_region, composed, insert
 from benchmarks.repair import Anew, Outcomes
+from benchmarks.scenes import STEPS as RUN
 from benchmarks.scenes import Scenes, renoise
 from benchmarks.setting import Setting
 from tests.core.linear import LinearDenoiser
@@ -135,8 +136,9 @@ def test_sampling_anew_spends_what_it_is_given():
     scores = torch.tensor([[3.0, 3.0], [2.0, 4.0], [1.0, 1.0]])
     right = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     anew = Anew(scores, right, torch.tensor([True, False]))
+    half = (RUN + CONTRAST_COST) / 2
     assert anew.at_cost(0.0, adaptive=False).tolist() == [0.0, 1.0]
-    assert anew.at_cost(19.0, adaptive=False).tolist() == pytest.approx([0.5, 1.0])
+    assert anew.at_cost(half, adaptive=False).tolist() == pytest.approx([0.5, 1.0])
     # One scene of two is flagged, so that the same cost buys it twice as many samples.
-    assert anew.at_cost(19.0, adaptive=True).tolist() == pytest.approx([1.0, 1.0])
+    assert anew.at_cost(half, adaptive=True).tolist() == pytest.approx([1.0, 1.0])
     assert anew.at_cost(1000.0, adaptive=False) is None

@@ -6,7 +6,14 @@ from bayesdiff_core.moments import Welford
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.recording import Recorder
 from bayesdiff_core.samplers import ddim, flow_sigmas
-from bayesdiff_core.signals import TrajectoryVariance, contrast, smooth, trajectory_variance
+from bayesdiff_core.signals import (
+    Contrast,
+    TrajectoryVariance,
+    artifact,
+    contrast,
+    smooth,
+    trajectory_variance,
+)
 from tests.core.linear import LinearDenoiser
 
 
@@ -40,19 +47,41 @@ def test_contrast_is_high_exactly_where_the_prompt_explains_less():
     wrong[..., :8] = 1.0
     conditional = lambda z, _sigma: x0.expand_as(z) + wrong  # noqa: E731
     unconditional = lambda z, _sigma: x0.expand_as(z) + 0.5  # noqa: E731
-    levels = [torch.tensor(0.3), torch.tensor(0.6)]
+    levels = {0.3: torch.tensor(0.3), 0.6: torch.tensor(0.6)}
     generator = torch.Generator().manual_seed(1)
-    found = contrast(conditional, unconditional, x0, renoise, levels, generator, radius=0)
-    torch.testing.assert_close(found[..., :8], torch.full((1, 16, 8), 2 * (1 - 0.25)))
-    torch.testing.assert_close(found[..., 8:], torch.full((1, 16, 8), 2 * -0.25))
+    found = contrast(conditional, unconditional, x0, renoise, levels, generator, radius=0).map
+    weight = (1 / 0.3 + 1 / 0.6) / 2
+    torch.testing.assert_close(found[..., :8], torch.full((1, 16, 8), weight * (1 - 0.25)))
+    torch.testing.assert_close(found[..., 8:], torch.full((1, 16, 8), weight * -0.25))
 
 
 def test_contrast_is_repeatable_and_zero_without_a_condition():
     x0 = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     same = lambda z, sigma: z * (1 - sigma)  # noqa: E731
-    levels = [torch.tensor(0.4)]
+    levels = {0.4: torch.tensor(0.4)}
     found = contrast(same, same, x0, renoise, levels, torch.Generator().manual_seed(3))
-    assert not found.any()
+    assert not found.map.any()
+    expected = (same(renoise(0.4, noise_of(3, x0), x0), 0.4) - x0).square().mean((1, 2, 3)) / 0.4
+    torch.testing.assert_close(found.error, expected)
+
+
+def noise_of(seed, like):
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_artifact_is_contrast_and_what_stayed_undecided_in_the_same_unit():
+    """Twice the latents: four times the contrast, the error, the trajectory, and the artifact."""
+    found = Contrast(torch.randn(2, 5, 5), torch.rand(2) + 0.1)
+    trajectory = torch.rand(2, 5, 5)
+    first = artifact(found, trajectory)
+    larger = artifact(Contrast(4 * found.map, 4 * found.error), 4 * trajectory)
+    torch.testing.assert_close(larger, 4 * first)
+    torch.testing.assert_close(artifact(found, torch.zeros(2, 5, 5)), found.map)
+    more = trajectory.clone()
+    more[0, 2, 3] += 1
+    risen = artifact(found, more) - first
+    assert risen[0, 2, 3] > 0
+    assert risen.count_nonzero() == 1
 
 
 def test_smoothing_keeps_constants_and_mass_inside():

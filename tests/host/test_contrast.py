@@ -25,7 +25,19 @@ def test_it_is_added_to_the_uncertainty_of_the_run(scene):
     samples, uncertainty = scene.uncertain(contrast=False)
     assert "contrast" not in uncertainty.signals
     both = contrast(scene, {"samples": samples}, uncertainty=uncertainty)
-    assert set(both.signals) == {"trajectory", "contrast"}
+    assert set(both.signals) == {"trajectory", "contrast", "artifact"}
+    assert both.artifact_source == "artifact" and uncertainty.artifact_source == "trajectory"
+    sampled = scene.uncertain(seed=0)[1]
+    assert sampled.artifact_source == "artifact"
+    undecided = both.signal("artifact").map - both.signal("contrast").map
+    assert (undecided > 0).all()
+    trajectory = both.signal("trajectory").map.flatten(1)
+    torch.testing.assert_close(
+        undecided.flatten(1) / undecided.flatten(1).norm(dim=1, keepdim=True),
+        trajectory.sqrt() / trajectory.sqrt().norm(dim=1, keepdim=True),
+        rtol=1e-3,
+        atol=1e-6,
+    )
     assert both.recording is uncertainty.recording
     assert "contrast" not in uncertainty.signals
 
