@@ -86,12 +86,12 @@ class Subject:
 
 SUBJECTS = {
     "digits": Subject(
-        DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.1, grow=4.0), (2.0, 4.0, 8.0)
+        DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.11, grow=4.0), (2.0, 4.0, 8.0)
     ),
     "letters": Subject(
         DETECTION["letters"],
         Plan("letters", 1.0, 8500, 128),
-        Loop(threshold=0.008, grow=1.0, minimum_area=3),
+        Loop(threshold=0.06, grow=1.0, minimum_area=3),
         (0.0, 1.0, 2.0),
     ),
 }
