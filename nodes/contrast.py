@@ -14,7 +14,7 @@ class Contrast(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Judges any latent, a photograph's too: "
-                f"{SIGNALS['contrast']}. Four guided evaluations an image."
+                f"{SIGNALS['contrast']}. Six guided evaluations an image."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model that judges."),

@@ -135,7 +135,7 @@ def method_inputs() -> list[io.Input]:
             optional=True,
             tooltip=(
                 "Also ask where the image shows the prompt no better than any other image would. "
-                "Costs four evaluations after the run and needs a negative conditioning."
+                "Costs six evaluations after the run and needs a negative conditioning."
             ),
         ),
         io.Int.Input(
