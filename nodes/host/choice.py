@@ -17,6 +17,7 @@ from ...bayesdiff_core.region_choice import (
     region_labels,
     region_scores,
 )
+from ...bayesdiff_core.signals import Contrast, artifact
 from ...bayesdiff_core.uncertainty import Signal, Uncertainty
 from .candidates import Candidates
 from .contrast import contrast_map, has_two_sides
@@ -29,14 +30,14 @@ __all__ = ["Choice", "choose", "described", "settled"]
 class Choice:
     """What the regions of B images took from N candidates, low scores being good.
 
-    `maps` (N + 1, B, *S) and `scores` (N + 1, B, R) are those of the `rule`, the original last
-    and NaN where nothing is known of it. `picked` (B, R) names a candidate, or -1 for the
-    original. `takes` (B, *S) says the same for every pixel, once for each of the M batches that
-    are returned.
+    `scores` (N + 1, B, R) are those of the `rule`, the original last and NaN where nothing is
+    known of it. `contrast` is that of all candidates and then of the original, ((N + 1) * B, *S),
+    where the rule looked at it. `picked` (B, R) names a candidate, or -1 for the original. `takes`
+    (B, *S) says the same for every pixel, once for each of the M batches that are returned.
     """
 
     rule: str
-    maps: Tensor
+    contrast: Contrast | None
     scores: Tensor
     picked: Tensor
     takes: list[Tensor]
@@ -54,7 +55,8 @@ class Choice:
 def choose(found: Candidates, mask: Tensor, repair: Repair, keep: bool) -> Choice:
     """The choice by the rule; with `keep` the original stays where no candidate beats it."""
     rule = _rule(repair.rule, found)
-    maps = _maps(rule, found, repair.seed)
+    contrast = _contrast(found, repair.seed) if rule in ("contrast", "artifact") else None
+    maps = _maps(rule, found, contrast)
     labels = region_labels(mask)
     scores = region_scores(maps, mask, labels.to(maps.device)).cpu()
     if repair.rule == "random":
@@ -68,7 +70,7 @@ def choose(found: Candidates, mask: Tensor, repair: Repair, keep: bool) -> Choic
         outside = labels.new_full(labels.shape, -1)
         takes = [outside.masked_fill(labels > 0, i) for i in range(found.copies)]
         takes += [outside] if keep else []
-    return Choice(rule, maps, scores, picked, takes)
+    return Choice(rule, contrast, scores, picked, takes)
 
 
 def settled(found: Candidates, choice: Choice) -> Tensor:
@@ -87,41 +89,58 @@ def described(
     old = None if uncertainty is None else uncertainty.signals.get("trajectory")
     new = found.trajectory.cpu().float()
     signals = {}
-    if choice.rule == "contrast":
-        maps = choice.maps.cpu().float()
-        pieces = _composed(maps[:-1].flatten(0, 1), maps[-1], found.copies, choice.takes)
-        signals["contrast"] = Signal(pieces, "latent error")
-    if old is not None or not signals:
+
+    def signal(candidates: Tensor, original: Tensor, unit: str) -> Signal:
+        return Signal(_composed(candidates, original, found.copies, choice.takes), unit)
+
+    if old is not None or choice.contrast is None:
         # Where nothing was sampled, nothing varied.
         before = torch.zeros_like(new[: len(new) // found.copies]) if old is None else old.map
         unit = "latent variance" if old is None else old.unit
-        pieces = _composed(new, before, found.copies, choice.takes)
-        signals = {"trajectory": Signal(pieces, unit), **signals}
+        signals["trajectory"] = signal(new, before, unit)
+    if choice.contrast is not None:
+        there, here = _apart(choice.contrast, len(new))
+        signals["contrast"] = signal(there.map, here.map, "latent error")
+        if old is not None:
+            maps = artifact(there, new), artifact(here, old.map)
+            signals["artifact"] = signal(*maps, "latent error")
     return Uncertainty(signals, _record(found, choice, mask), None, {**metadata, "method": None})
 
 
 def _rule(rule: str, found: Candidates) -> str:
-    """The signal by which candidates are compared."""
-    if rule == "random":
-        return "random"
+    """The signal by which candidates are compared; `artifact` stands for what there is of it."""
+    two_sided = has_two_sides(found.guider.conds)
     if rule in ("auto", "all"):
-        return "contrast" if has_two_sides(found.guider.conds) else "trajectory"
+        return "contrast" if two_sided else "trajectory"
+    if rule == "artifact" and not two_sided:
+        return "trajectory"
+    if rule == "artifact" and found.original_trajectory is None:
+        return "contrast"
     return rule
 
 
-def _maps(rule: str, found: Candidates, seed: int) -> Tensor:
+def _contrast(found: Candidates, seed: int) -> Contrast:
+    """Of all candidates, then of the original, with the same noise."""
+    latents = torch.cat([found.latents, found.original])
+    model, conds = found.guider.inner_model, found.guider.conds
+    return contrast_map(model, conds, latents, found.options, seed, copies=found.copies + 1)
+
+
+def _apart(contrast: Contrast, count: int) -> tuple[Contrast, Contrast]:
+    """That of the `count` candidates and that of the original, on the CPU."""
+    maps, error = contrast.map.cpu().float(), contrast.error.cpu().float()
+    return Contrast(maps[:count], error[:count]), Contrast(maps[count:], error[count:])
+
+
+def _maps(rule: str, found: Candidates, contrast: Contrast | None) -> Tensor:
     """What the rule looks at, (N + 1, B, *S), the original last; low is good."""
-    count = found.copies + 1
-    if rule == "contrast":
-        model, conds = found.guider.inner_model, found.guider.conds
-        latents = torch.cat([found.latents, found.original])
-        maps = contrast_map(model, conds, latents, found.options, seed, copies=count)
-        return maps.map.unflatten(0, (count, -1))
-    maps = found.trajectory
     original = found.original_trajectory
     if original is None:
-        original = torch.full_like(maps[: len(found.original)], float("nan"))
-    return torch.cat([maps, original.to(maps)]).unflatten(0, (count, -1))
+        original = torch.full_like(found.trajectory[: len(found.original)], float("nan"))
+    maps = torch.cat([found.trajectory, original.to(found.trajectory)])
+    if contrast is not None:
+        maps = artifact(contrast, maps) if rule == "artifact" else contrast.map
+    return maps.unflatten(0, (found.copies + 1, -1))
 
 
 def _composed(candidates: Tensor, original: Tensor, copies: int, takes: list[Tensor]) -> Tensor:

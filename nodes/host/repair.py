@@ -21,6 +21,7 @@ RULES = {
     "auto": "contrast where there is a negative conditioning, else trajectory",
     "contrast": "the candidate whose region shows the prompt best",
     "trajectory": "the candidate whose region was decided earliest",
+    "artifact": "the candidate with the least of both together, as far as they are known",
     "random": "the first candidate, unseen",
     "all": "every candidate, as a batch",
 }

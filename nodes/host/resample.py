@@ -54,7 +54,7 @@ def resample(
     turns = 1 if repair.rule in ("all", "random") else repair.rounds
     notes: list[str] = []
     for turn in range(turns):
-        one = _Round(way, region, repair, turn, found)
+        one = _Round(way, region, repair, turn, found, rounds[-1] if rounds else None)
         callback = progress_of(model, one.sampler, turn, turns)
         sampled = sample_again(model, result, positive, negative, one.sampler, callback)
         untouched = one.choice.untouched.to(sampled.device).expand_as(sampled)
@@ -91,20 +91,22 @@ class _Round:
         repair: Repair,
         turn: int,
         before: Uncertainty | None,
+        last: Choice | None,
     ) -> None:
         self.way = way
         self.mask = mask
         self.repair = repair
-        self.turn = turn
+        self.last = last
         self.keep = repair.keep_original or turn > 0
         self.before = before
         self.sampler = CandidateSampler(way, mask, repair, self._settle, turn)
 
     def _settle(self, found: Candidates) -> Tensor:
-        if self.turn > 0 and found.original_trajectory is None and self.before is not None:
+        compared = self.last is not None and self.last.rule == "trajectory"
+        if compared and found.original_trajectory is None:
             # Without a recording the last round's own map says how what it took was decided.
-            known = self.before.signals.get("trajectory")
-            found = replace(found, original_trajectory=known and known.map)
+            known = self.before.signal("trajectory").map
+            found = replace(found, original_trajectory=known)
         self.choice = choose(found, self.mask, self.repair, self.keep)
         recorded = {} if self.before is None else self.before.metadata
         metadata = {**self.way.metadata, **recorded}

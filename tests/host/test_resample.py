@@ -53,7 +53,10 @@ def test_candidates_are_as_if_sampled_one_by_one(scene):
     torch.testing.assert_close(four, one, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+RULES = ["contrast", "trajectory", "artifact"]
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_the_choice_never_makes_the_score_worse(scene, rule):
     samples, uncertainty = scene.uncertain()
     many, after, report = resample(scene, samples, uncertainty, rule=rule, candidates=3)
@@ -67,7 +70,7 @@ def test_the_choice_never_makes_the_score_worse(scene, rule):
     assert torch.equal(outside, uncertainty.signal("trajectory").map[..., 8:])
 
 
-@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+@pytest.mark.parametrize("rule", RULES)
 def test_every_region_is_judged_on_its_own(scene, rule):
     """Each region is one of the candidates, or the original, whatever the other one takes."""
     samples, uncertainty = scene.uncertain()
@@ -129,6 +132,30 @@ def test_the_rule_all_returns_every_candidate_and_the_original_last(scene):
         scene, samples, uncertainty, rule="all", candidates=3, keep_original=False
     )
     assert torch.equal(without, found[: 3 * len(samples)])
+
+
+def test_artifact_joins_contrast_and_trajectory(scene):
+    """Their difference is the geometric mean of the trajectory with one number an image."""
+    samples, uncertainty = scene.uncertain(contrast=False)
+    _, after, report = resample(
+        scene, samples, uncertainty, rule="artifact", mask=torch.ones(1, 16, 16), candidates=3,
+        keep_original=False,
+    )  # fmt: skip
+    assert report.startswith("3 candidates, chosen by artifact")
+    maps = {name: after.signal(name).map for name in ("artifact", "contrast", "trajectory")}
+    scale = (maps["artifact"] - maps["contrast"]).square() / maps["trajectory"]
+    for image in scale.flatten(1):
+        torch.testing.assert_close(image, image[:1].expand_as(image), rtol=1e-2, atol=1e-4)
+
+
+def test_artifact_is_what_there_is_of_it(scene):
+    samples, uncertainty = scene.uncertain(contrast=False)
+    changes = {"rule": "artifact", "negative": []}
+    report = resample(scene, samples, uncertainty, cfg=1.0, **changes)[2]
+    assert report.startswith("2 candidates, chosen by trajectory")
+    chosen = {"sampler_name": "euler", "scheduler": "simple", "steps": 5, "cfg": 2.0}
+    report = resample(scene, samples, None, rule="artifact", **chosen)[2]
+    assert report.startswith("2 candidates, chosen by contrast")
 
 
 def test_every_one_of_all_can_be_resampled_again(scene):

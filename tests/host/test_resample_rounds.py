@@ -34,7 +34,7 @@ def test_rounds_are_the_node_again_on_its_own_result(scene):
     assert report.splitlines()[2].startswith("round 2: ")
 
 
-@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+@pytest.mark.parametrize("rule", ["contrast", "trajectory", "artifact"])
 def test_scores_only_fall_and_the_outside_stays(scene, rule):
     samples, uncertainty = scene.uncertain(contrast=False)
     changes = {"rule": rule, "candidates": 2, "mask": two_squares()}
@@ -76,7 +76,7 @@ def test_rules_that_compare_nothing_have_one_round(scene, rule):
     assert f"one round: the rule {rule} compares nothing" in report
 
 
-@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+@pytest.mark.parametrize("rule", ["contrast", "trajectory", "artifact"])
 def test_rounds_go_on_without_a_recording(scene, rule):
     """Also where nothing is known of the original: what was taken is known."""
     samples, _ = scene.uncertain()
