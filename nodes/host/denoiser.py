@@ -23,7 +23,7 @@ from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
 from ...bayesdiff_core.process import Evaluation, tile
 from .closures import unchanged
-from .memory import Parts
+from .memory import Parts, room_for
 from .tap import CondCall, Tap
 
 __all__ = ["HostDenoiser"]
@@ -130,6 +130,7 @@ class HostDenoiser:
         A call `aside` of the run leaves no trace in guidance functions that remember.
         """
         batch = self.shape[0]
+        copies = len(z) // batch
 
         def some(first: int, count: int) -> Tensor:
             rows = slice(first * batch, (first + count) * batch)
@@ -137,7 +138,8 @@ class HostDenoiser:
             with self._for_copies(first, count, aside):
                 return self._call_copies(z[rows], level, arguments, count)
 
-        results = self.parts.of(len(z) // batch, some)
+        room = 1 if copies == 1 else room_for(self._model, z[:batch])
+        results = self.parts.of(copies, room, some)
         return results[0] if len(results) == 1 else torch.cat(results)
 
     @contextmanager
@@ -162,6 +164,11 @@ class HostDenoiser:
         if mask is not None:
             arguments = {**arguments, "denoise_mask": tile(mask, count)}
         return model_k(z, vector, **arguments)
+
+    @property
+    def _model(self) -> Any:
+        """The host's model behind the guider."""
+        return self.model_k.inner_model.inner_model
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -230,7 +237,7 @@ class HostDenoiser:
 
     def _output_scale(self, z: Tensor, sigma: Tensor) -> Tensor:
         """c_out (B,): the prediction is affine in the network's output."""
-        model_sampling = self.model_k.inner_model.inner_model.model_sampling
+        model_sampling = self._model.model_sampling
         zero = z.new_zeros(len(z), *[1] * (z.ndim - 1))
         vector = sigma.expand(len(z))
         one = model_sampling.calculate_denoised(vector, zero + 1, zero)

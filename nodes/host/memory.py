@@ -11,7 +11,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-__all__ = ["OutOfMemory", "Parts", "in_parts"]
+__all__ = ["OutOfMemory", "Parts", "in_parts", "room_for"]
 
 T = TypeVar("T")
 
@@ -19,23 +19,26 @@ OutOfMemory = torch.cuda.OutOfMemoryError
 
 
 class Parts:
-    """Work on copies of a batch, all at once until that does not fit, then half as many, and on.
+    """Work on copies of a batch, as many at once as there is room for.
 
-    What fitted once is not exceeded again.
+    The room is an estimate. Where it was too high, half as many follow, and on; what fitted then
+    is not exceeded again.
     """
 
     def __init__(self) -> None:
         self.fits = 1 << 30
 
-    def of(self, copies: int, work: Callable[[int, int], T]) -> list[T]:
+    def of(self, copies: int, room: int, work: Callable[[int, int], T]) -> list[T]:
         """`work(first, count)` for all copies, `count` of them from `first` at a time.
+
+        `room` is how many should fit.
 
         Raises the host's error of exhausted memory when a single copy does not fit.
         """
         results: list[T] = []
         first = 0
         while first < copies:
-            count = min(self.fits, copies - first)
+            count = min(self.fits, room, copies - first)
             try:
                 results.append(work(first, count))
                 first += count
@@ -47,6 +50,16 @@ class Parts:
             self.fits = count // 2
             comfy.model_management.soft_empty_cache()
         return results
+
+
+def room_for(model: Any, batch: Tensor) -> int:
+    """How many copies of a batch (B, C, *S) the host expects to fit into free memory, at least 1.
+
+    The estimate and its margin are those by which the host joins conditionings in one call.
+    """
+    needed = 1.5 * model.memory_required(list(batch.shape))
+    free = comfy.model_management.get_free_memory(batch.device)
+    return max(1, int(free / max(needed, 1)))
 
 
 def in_parts(model_options: dict[str, Any], batch: int) -> dict[str, Any]:
@@ -73,7 +86,7 @@ def in_parts(model_options: dict[str, Any], batch: int) -> dict[str, Any]:
             rows = slice(first * batch, (first + count) * batch)
             return executor(model, conds, x[rows], timestep[rows], options)
 
-        found = parts.of(len(x) // batch, some)
+        found = parts.of(len(x) // batch, room_for(model, x[:batch]), some)
         return found[0] if len(found) == 1 else [torch.cat(side) for side in zip(*found)]
 
     options = comfy.model_patcher.create_model_options_clone(model_options)

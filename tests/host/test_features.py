@@ -132,7 +132,9 @@ def test_features_of_plain_guidance(scene, cfg):
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-def test_features_of_areas_masks_and_several_prompts(scene, cfg):
+def test_features_of_areas_masks_and_several_prompts(scene, cfg, monkeypatch):
+    # One row of positions at a time: every piece has to find its part of every area.
+    monkeypatch.setattr(scene.host.module("bayesdiff_core.features"), "PIECE_BYTES", 1)
     run(scene, cfg_guider(scene, cfg, several_positives(scene)), check_features())
 
 
@@ -280,3 +282,32 @@ def test_short_memory_halves_the_copies(scene, monkeypatch):
 
     run(scene, cfg_guider(scene, 3.0), check)
     assert sizes == [24, 12, 6, 6, 6, 6]
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(0.5, [3] * 8), (3.5, [9, 9, 6]), (100, [24])])
+def test_copies_follow_the_free_memory(scene, monkeypatch, room, sizes):
+    """`room` batches fit by the host's estimate; never fewer than one is tried."""
+    import comfy.model_management
+
+    found = []
+
+    def check(denoiser, layer):
+        z, sigma = noise((24, *denoiser.shape[1:]), 5), torch.tensor(0.7)
+        deltas = deltas_for(layer, 8)
+        with denoiser.perturbed(deltas):
+            (plenty,) = denoiser.outputs(z, sigma)
+        original = denoiser._call_copies
+
+        def watched(z, *args):
+            found.append(len(z))
+            return original(z, *args)
+
+        needed = 1.5 * scene.model.model.memory_required(list(denoiser.shape))
+        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: room * needed)
+        monkeypatch.setattr(denoiser, "_call_copies", watched)
+        with denoiser.perturbed(deltas):
+            (scarce,) = denoiser.outputs(z, sigma)
+        torch.testing.assert_close(scarce, plenty, rtol=1e-4, atol=1e-5)
+
+    run(scene, cfg_guider(scene, 3.0), check)
+    assert found == sizes
