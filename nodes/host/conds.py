@@ -22,7 +22,7 @@ def align(conds: Conds, batch: int) -> Conds:
     def brought(cond: dict[str, Any]) -> dict[str, Any]:
         cond = cond.copy()
         cond["model_conds"] = {
-            # Hosts before 0.3.52 ask for a device as well; None leaves it where it is.
+            # Hosts before 0.3.50 ask for a device as well; None leaves it where it is.
             name: value.process_cond(batch_size=batch, device=None, area=None)
             for name, value in cond["model_conds"].items()
         }
