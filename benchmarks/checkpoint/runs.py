@@ -113,8 +113,11 @@ class Runs:
         _write(path, "".join(json.dumps(line) + "\n" for line in lines))
         for run in range(len(lines), count):
             prompt = self.prompts[run % len(self.prompts)] if self.prompts else None
-            seen = executor.run(self.workflow.of_run(self.seed + run, prompt))
-            line = self._keep(run, seen, self.workflow.prompt if prompt is None else prompt)
+            try:
+                seen = executor.run(self.workflow.of_run(self.seed + run, prompt))
+                line = self._keep(run, seen, self.workflow.prompt if prompt is None else prompt)
+            except CheckpointError as error:
+                raise CheckpointError(f"Run {run + 1}, seed {self.seed + run}: {error}") from None
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             report(f"run {run + 1} of {count}: {len(seen.images)} images")
@@ -155,7 +158,8 @@ def maps_of(seen: Seen) -> dict[str, Tensor]:
     """Maps (B, h, w) of all signals, and those of the baselines in the size of the images.
 
     Raises:
-        CheckpointError: They belong to a video, or there is not one map an image.
+        CheckpointError: They belong to a video, there is not one map an image, or the decoder
+            overflowed.
     """
     uncertainty, images = seen.uncertainty, seen.images
     maps = {name: uncertainty.signal(name).map.float() for name in uncertainty.names}
@@ -168,6 +172,11 @@ def maps_of(seen: Seen) -> dict[str, Tensor]:
         raise CheckpointError(
             f"There are {len(first)} uncertainty maps but {len(images)} decoded images; decode "
             "the sampler's latent as it is."
+        )
+    if not torch.isfinite(images).all():
+        raise CheckpointError(
+            "The decoded images hold values that are NaN or infinite: the VAE overflowed at half "
+            "precision. Start ComfyUI with --fp32-vae (behind --), or load another VAE."
         )
     pictures = images.movedim(-1, 1)
     maps["total variation"] = total_variation(pictures)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,15 @@ SAMPLERS = {
 class Workflow:
     """A workflow with the node that samples, the link to its decoded images, and its texts.
 
-    `texts` are the (node, input) that hold the prompt of the image.
+    `texts` are the (node, input) that hold the prompt of the image, `path` the nodes from them to
+    the sampler.
     """
 
     nodes: Prompt
     sampler: str
     images: Link
     texts: tuple[tuple[str, str], ...]
+    path: tuple[str, ...]
 
     @property
     def prompt(self) -> str:
@@ -110,8 +112,7 @@ class Workflow:
                     f"{len(self.texts)} texts, so a list of prompts has no single place to go; "
                     "leave the list out, or use a workflow with one text encoder."
                 )
-            for node, name in self.texts:
-                nodes[node]["inputs"][name] = prompt
+            self._say(nodes, prompt)
         nodes[TAP_ID] = {
             "class_type": TAP,
             "inputs": {
@@ -120,6 +121,27 @@ class Workflow:
             },
         }
         return {node: nodes[node] for node in _ancestors(nodes, TAP_ID)}
+
+    def _say(self, nodes: Prompt, prompt: str) -> None:
+        """Give the sampler this prompt, through copies of the nodes between text and sampler.
+
+        What else takes the prompt, a LaplaceFit for one, keeps its own and is not run again.
+        """
+        copies = {node: f"bayesdiff {node}" for node in self.path}
+
+        def relinked(inputs: dict[str, Any]) -> dict[str, Any]:
+            return {
+                name: [copies.get(value[0], value[0]), value[1]] if is_link(value) else value
+                for name, value in inputs.items()
+            }
+
+        for node, copied in copies.items():
+            nodes[copied] = {**nodes[node], "inputs": relinked(nodes[node]["inputs"])}
+        for node, name in self.texts:
+            nodes[copies[node]]["inputs"][name] = prompt
+        sampler = nodes[self.sampler]
+        kind = SAMPLERS[sampler["class_type"]]
+        sampler["inputs"] |= relinked({kind.prompt: sampler["inputs"][kind.prompt]})
 
 
 def read_workflow(path: Path) -> Prompt:
@@ -166,8 +188,8 @@ def examine(nodes: Prompt, types: Mapping[str, NodeType], node: str | None = Non
                 "extension it belongs to, or replace the node."
             )
     kind = SAMPLERS[nodes[sampler]["class_type"]]
-    texts = tuple(_texts(nodes, types, nodes[sampler]["inputs"].get(kind.prompt)))
-    return Workflow(nodes, sampler, images, texts)
+    texts, path = _prompt(nodes, types, nodes[sampler]["inputs"].get(kind.prompt))
+    return Workflow(nodes, sampler, images, tuple(texts), tuple(path))
 
 
 def _find_sampler(nodes: Prompt, node: str | None) -> str:
@@ -218,26 +240,30 @@ def _find_images(nodes: Prompt, types: Mapping[str, NodeType], sampler: str) -> 
     )
 
 
-def _texts(nodes: Prompt, types: Mapping[str, NodeType], link: Any) -> Iterator[tuple[str, str]]:
-    """The multi-line texts that a conditioning or a guider is made of, without the negative."""
-    pending, seen = [link], set()
+def _prompt(
+    nodes: Prompt, types: Mapping[str, NodeType], link: Any
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The multi-line texts of a conditioning or a guider, not the negative, and the way there."""
+    pending, path = [link], []
+    texts: list[tuple[str, str]] = []
     while pending:
         current = pending.pop(0)
-        if not is_link(current) or current[0] in seen:
+        if not is_link(current) or current[0] in path:
             continue
         node = current[0]
-        seen.add(node)
-        entry = nodes[node]
-        found = types[entry["class_type"]].texts
+        path.append(node)
+        inputs = nodes[node]["inputs"]
+        found = types[nodes[node]["class_type"]].texts
+        texts += [(node, name) for name in found if name in inputs]
         if found:
-            yield from ((node, name) for name in found if name in entry["inputs"])
             continue
-        for name, value in entry["inputs"].items():
+        for name, value in inputs.items():
             if not is_link(value) or "negative" in name:
                 continue
-            source = types.get(nodes[value[0]]["class_type"])
-            if source and source.outputs[value[1] : value[1] + 1] == ("CONDITIONING",):
+            outputs = types[nodes[value[0]]["class_type"]].outputs
+            if outputs[value[1] : value[1] + 1] == ("CONDITIONING",):
                 pending.append(value)
+    return texts, path
 
 
 def _ancestors(nodes: Prompt, node: str) -> list[str]:

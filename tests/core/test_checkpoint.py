@@ -30,6 +30,7 @@ TYPES = {
     "BayesDiffUncertainSamplerCustom": NodeType(("LATENT", "LATENT", "UNCERTAINTY"), ()),
     "BasicGuider": NodeType(("GUIDER",), ()),
     "DisableNoise": NodeType(("NOISE",), ()),
+    "LaplaceFit": NodeType(("LAPLACE",), ()),
     "MaskedResample": NodeType(("LATENT", "UNCERTAINTY"), ()),
     "VAEDecode": NodeType(("IMAGE",), ()),
     "PreviewImage": NodeType((), ()),
@@ -88,8 +89,16 @@ class TestWorkflow:
         workflow = examine(sd15(), KNOWN)
         run = workflow.of_run(0, "two hands")
         assert workflow.prompt == "a hand"
-        assert run["2"]["inputs"]["text"] == "two hands"
-        assert run["3"]["inputs"]["text"] == "blurry"
+        assert run[run["5"]["inputs"]["positive"][0]]["inputs"]["text"] == "two hands"
+        assert run[run["5"]["inputs"]["negative"][0]]["inputs"]["text"] == "blurry"
+
+    def test_what_else_takes_the_prompt_keeps_its_own(self):
+        """So that the host does not fit the posterior anew for every prompt."""
+        fit = {"model": ["1", 0], "conditioning": ["2", 0], "latents": ["4", 0]}
+        nodes = sd15(**{"8": {"class_type": "LaplaceFit", "inputs": fit}})
+        nodes["5"]["inputs"]["laplace"] = ["8", 0]
+        run = examine(nodes, KNOWN).of_run(0, "two hands")
+        assert run[run["8"]["inputs"]["conditioning"][0]] == SD15["2"]
 
     def test_custom_sampling_gets_its_noise_and_its_prompt_through_the_guider(self):
         workflow = examine(custom(), KNOWN)
@@ -114,8 +123,11 @@ class TestWorkflow:
         nodes["5"]["inputs"].update(positive=["9", 0], negative=["9", 1])
         workflow = examine(nodes, KNOWN)
         assert workflow.prompt == "a hand"
-        inputs = workflow.of_run(0, "two hands")["2"]["inputs"]
+        run = workflow.of_run(0, "two hands")
+        applied = run[run["5"]["inputs"]["positive"][0]]
+        inputs = run[applied["inputs"]["positive"][0]]["inputs"]
         assert inputs == {"text_g": "two hands", "text_l": "two hands"}
+        assert run["5"]["inputs"]["negative"] == ["9", 1]
 
     def test_the_image_is_that_of_the_sampler_not_of_what_repairs_it(self):
         nodes = sd15(
