@@ -58,8 +58,10 @@ def room_for(model: Any, batch: Tensor) -> int:
     The estimate and its margin are those by which the host joins conditionings in one call.
     """
     needed = 1.5 * model.memory_required(list(batch.shape))
-    free = comfy.model_management.get_free_memory(batch.device)
-    return max(1, int(free / max(needed, 1)))
+    # Newer hosts ask the patcher, which counts the weights that would make room as well.
+    host = comfy.model_management
+    get_free_memory = getattr(model.current_patcher, "get_free_memory", host.get_free_memory)
+    return max(1, int(get_free_memory(batch.device) / max(needed, 1)))
 
 
 def in_parts(model_options: dict[str, Any], batch: int) -> dict[str, Any]:
