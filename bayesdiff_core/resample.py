@@ -29,10 +29,16 @@ Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 NOISE_MODES = {
     "denoised": "fresh noise around what the model predicted at that step; repaired the most",
-    "final": "fresh noise around the final image: stays closer to it",
-    "img2img": "plain inpainting: the final image, outside the mask noised anew at every step",
-    "posterior": "no fresh noise: the state drawn pixel by pixel from the posterior, as published",
-    "posterior_tangents": "no fresh noise: the state moved along the posterior's tangents",
+    "final": "fresh noise around the final image; stays closer to it and repaired less",
+    "img2img": "plain inpainting: the same, the outside noised anew, too; repaired like final",
+    "posterior": (
+        "no fresh noise: the state drawn pixel by pixel from the posterior, as published; "
+        "repaired nothing, for variants"
+    ),
+    "posterior_tangents": (
+        "no fresh noise: the state moved along the posterior's tangents; repaired nothing, for "
+        "variants"
+    ),
 }
 """Where a region starts from. The last two need a posterior and move by `MaskedRun.moved`."""
 

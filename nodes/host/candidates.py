@@ -115,16 +115,14 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         guider = model_k.inner_model
         guider.conds = align(guider.conds, len(x))
         copies = self.repair.candidates
-        extra_args = {
-            **extra_args, "model_options": in_parts(extra_args["model_options"], len(x)),
-        }  # fmt: skip
+        model_options = in_parts(extra_args["model_options"], len(x))
         call = SamplerCall(
             self.way.sampler.sampler_function,
             self.way.name,
             model_k,
             tile(x, copies),
             sigmas,
-            extra_args,
+            {**extra_args, "model_options": model_options},
             callback,
             disable,
             options,
@@ -133,12 +131,7 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         recorded = self._recorded_run(HostProcess(call))
         run, start = self._start(recorded, call, self._noise(x))
         process = HostProcess(replace(call, x=start))
-        evaluations = process.trace.evaluations
-        if recorded is None:
-            total = round(evaluations * (len(self.way.schedule) - 1) / (len(sigmas) - 1))
-        else:
-            total = len(recorded.recording.sigmas)
-        first = total - evaluations if recorded is None else recorded.first_evaluation
+        first, total = self._place(recorded, process.trace.evaluations)
         trajectory = TrajectoryVariance(total)
         recorder = Recorder(total - first, self.repair.budget_mb)
         process.observers = [_Later(trajectory, first), recorder]
@@ -147,7 +140,7 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         self.replayed = isinstance(run, MaskedRun)
         self._found = Candidates(
             guider,
-            extra_args["model_options"],
+            model_options,
             final,
             self._clean(x) if before is None else before.final,
             copies,
@@ -185,6 +178,13 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
             f"{run.denoise:.0%} of its schedule. Resample with denoise 1, or sample the image "
             "with another sampler, such as dpmpp_2m."
         )
+
+    def _place(self, recorded: MaskedRun | None, evaluations: int) -> tuple[int, int]:
+        """The first of so many evaluations among those of the whole run, and how many that has."""
+        if recorded is not None:
+            return recorded.first_evaluation, len(recorded.recording.sigmas)
+        total = round(evaluations * (len(self.way.schedule) - 1) / (len(self.sigmas) - 1))
+        return total - evaluations, total
 
     def _start(
         self, recorded: MaskedRun | None, call: SamplerCall, noise: Tensor

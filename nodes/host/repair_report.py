@@ -84,7 +84,7 @@ def _taken(rounds: list[Choice], image: int, region: int, change: float) -> str:
     if not source:
         best = min(float(choice.scores[:-1, image, region].min()) for choice in rounds)
         return f"kept the original, {before:.4g}; the best candidate has {best:.4g}"
-    start = "what nothing is known of" if math.isnan(before) else f"{before:.4g}"
+    start = "unknown" if math.isnan(before) else f"{before:.4g}"
     return f"{start} became {after:.4g} with {source}, changed by {change:.3g} rms"
 
 
