@@ -6,6 +6,7 @@ import torch
 from tests.host.conftest import noise
 from tests.host.resampling import left_half, resample
 from tests.host.test_every_sampler import NAMES
+from tests.host.tiny import ARCHITECTURES, tiny_scene
 
 CHOSEN = {"sampler_name": "euler", "scheduler": "simple", "steps": 5, "cfg": 2.0}
 """All that a latent without a recorded run needs."""
@@ -151,6 +152,27 @@ def test_contrast_keeps_originals_of_latents_from_elsewhere_to_the_bit(scene):
         same = torch.equal(result[image][place], samples[image][place])
         assert same == ("kept the original" in line)
     assert after.names == ["artifact", "contrast"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_spaces_that_are_scaled_and_videos_come_back_to_the_bit(host, architecture):
+    """Outside the mask, and where the original stays, whatever the way into the model and out."""
+    tiny = tiny_scene(host, architecture)
+    samples = noise(tiny.latent["samples"].shape, 4)
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :8] = 1
+    changes = {"mask": mask, "candidates": 1, "rule": "contrast", "rounds": 2, **CHOSEN}
+    result, _, report = resample(tiny, samples, None, **changes)
+    every, after, _ = resample(tiny, samples, None, **{**changes, "rule": "all"})
+    candidate, original = every.unflatten(0, (2, -1))
+    assert torch.equal(original, samples)
+    half = samples.shape[-2] // 2 + 1
+    assert torch.equal(candidate[..., half:, :], samples[..., half:, :])
+    assert not torch.equal(candidate, samples)
+    assert after.signal("contrast").map.shape == (len(every), *samples.shape[2:])
+    for image, line in enumerate(line for line in report.splitlines() if "pixels" in line):
+        assert torch.equal(result[image], samples[image]) == ("kept the original" in line)
+        assert torch.equal(result[image][..., half:, :], samples[image][..., half:, :])
 
 
 def test_an_empty_mask_needs_nothing(scene):
