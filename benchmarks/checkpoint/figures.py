@@ -129,7 +129,7 @@ def _settings(sampling: dict[str, Any], signals: Collection[str]) -> str:
     text = ", ".join([*named, f"{sampling['evaluations']} evaluations", *numbers])
     costs = ["`trajectory` costs nothing more"]
     if "contrast" in signals:
-        costs.append(f"`contrast` {len(CONTRAST_LEVELS)} evaluations")
+        costs.append(f"`contrast` {len(CONTRAST_LEVELS)} guided evaluations")
     if sampling.get("method"):
         extra = f"{sampling['extra_evaluations']:g}"
         costs.append(f"`posterior`, by {sampling['method']}, {extra}")
