@@ -169,6 +169,30 @@ def test_every_one_of_all_can_be_resampled_again(scene):
     assert not torch.equal(again[..., 8:], found[..., 8:])
 
 
+def test_the_best_of_all_is_what_the_rule_would_have_taken(scene):
+    """Sorted by Rank, candidates come with their own scores, and the first is the chosen one."""
+    samples, uncertainty = scene.uncertain(contrast=False)
+    one = {"positive": [[scene.positive[0][0][:1], {}]], "mask": torch.ones(1, 16, 16)}
+    samples, uncertainty = samples[:1], uncertainty.select(0)
+    changes = {"candidates": 5, "keep_original": False, **one}
+    found, after, _ = resample(scene, samples, uncertainty, rule="all", **changes)
+    chosen, _, report = resample(scene, samples, uncertainty, rule="contrast", **changes)
+    (place,) = [i for i, candidate in enumerate(found) if torch.equal(candidate, chosen[0])]
+    means = after.signal("contrast").map.flatten(1).mean(1)
+    assert place == means.argmin()
+    assert f"candidate {place + 1}," in report
+    _, latents, uncertainties, _, _ = scene.host.call(
+        "BayesDiffRank", uncertainty=after, latent={"samples": found}, signal="contrast",
+        order="best first", keep="all", count=1, percent=50.0,
+    ).outputs  # fmt: skip
+    (ranked,) = latents
+    scores = after.signal("contrast").scores
+    assert torch.equal(ranked["samples"], found[scores.argsort()])
+    best = uncertainties[0].select(0)
+    again, _, _ = resample(scene, ranked["samples"][:1], best, **{**changes, "mask": left_half()})
+    assert torch.equal(again[..., 8:], ranked["samples"][:1][..., 8:])
+
+
 def test_the_report_says_where_regions_lie_and_what_changed(scene):
     samples, uncertainty = scene.uncertain()
     mask = torch.zeros(1, 64, 64)

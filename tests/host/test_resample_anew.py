@@ -175,6 +175,24 @@ def test_spaces_that_are_scaled_and_videos_come_back_to_the_bit(host, architectu
         assert torch.equal(result[image][..., half:, :], samples[image][..., half:, :])
 
 
+@pytest.mark.parametrize("rule", ["contrast", "trajectory"])
+def test_the_heatmap_shows_what_came_of_it(scene, rule):
+    result, after, _ = resample(scene, picture(scene), None, rule=rule, **CHOSEN)
+    mask = scene.host.call(
+        "UncertaintyHeatmap", uncertainty=after, image=torch.rand(3, 32, 32, 3), signal="artifact",
+        display="overlay", colormap="inferno", scale="image", opacity=0.7, threshold=90.0,
+        grow=0.0, feather=0.0,
+    ).outputs[1]  # fmt: skip
+    assert mask.shape == (3, 32, 32)
+    if rule == "trajectory":
+        # Nothing was sampled outside, so nothing stands out there; the picture is scaled smoothly.
+        assert not mask[..., 20:].any() and mask[..., :16].any()
+    again, _, _ = resample(scene, result, after, mask=mask, **CHOSEN)
+    outside = torch.nn.functional.max_pool2d(mask[:, None], 6, 2, 2) == 0
+    outside = outside.expand_as(result)
+    assert torch.equal(again[outside], result[outside])
+
+
 def test_an_empty_mask_needs_nothing(scene):
     samples = picture(scene)
     result, uncertainty, report = resample(scene, samples, None, mask=torch.zeros(1, 8, 8))
