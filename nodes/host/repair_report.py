@@ -40,8 +40,10 @@ def repair_report(
             name = f"image {image + 1}" + (f", region {region + 1}" if len(found) > 1 else "")
             share = box.area / labels[0].shape[-2:].numel()
             place = f"{_place(box, scale)}, {share:.1%} of the picture"
-            told = _all(rounds[0], image, region) if repair.rule == "all" else ""
-            told = told or _taken(rounds, image, region, changes[0, image, region].item())
+            if repair.rule == "all":
+                told = _all(rounds[0], image, region, changes[:, image, region])
+            else:
+                told = _taken(rounds, image, region, changes[0, image, region].item())
             lines.append(f"{name}: {told} ({place})")
     return "\n".join(lines)
 
@@ -68,7 +70,7 @@ def _progress(rounds: list[Choice], repair: Repair) -> list[str]:
         there = int((~choice.scores[:-1].isnan().all(0)).sum())
         better = int((choice.picked >= 0).sum())
         lines.append(f"round {number}: {better} of {there} regions improved")
-    if len(rounds) < repair.rounds:
+    if not rounds[-1].improved:
         lines.append("no region improved any more, so the rounds ended")
     return lines
 
@@ -88,9 +90,11 @@ def _taken(rounds: list[Choice], image: int, region: int, change: float) -> str:
     return f"{start} became {after:.4g} with {source}, changed by {change:.3g} rms"
 
 
-def _all(choice: Choice, image: int, region: int) -> str:
+def _all(choice: Choice, image: int, region: int, changes: Tensor) -> str:
     scores = [f"{score:.4g}" for score in choice.scores[:, image, region].tolist()]
-    return f"candidates {', '.join(scores[:-1])}; the original {scores[-1]}"
+    moved = ", ".join(f"{change:.3g}" for change in changes[: len(scores) - 1].tolist())
+    told = f"candidates {', '.join(scores[:-1])}; the original {scores[-1]}"
+    return f"{told}; changed by {moved} rms"
 
 
 def _place(box: Box, scale: tuple[float, float]) -> str:

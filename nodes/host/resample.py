@@ -21,7 +21,7 @@ from .repair_report import repair_report
 __all__ = ["resample"]
 
 APPROXIMATE = (
-    "no recorded run to replay: while sampling, the surroundings were kept only approximately; "
+    "no recorded run was replayed: the surroundings were kept only approximately while sampling; "
     "in the result they are the input, to the bit"
 )
 

@@ -70,5 +70,4 @@ def _moves(run: MaskedRun, repair: Repair, call: SamplerCall) -> Tensor:
     check_fingerprint(repair.posterior, layer.fingerprint(whole.x.device))
     process.denoiser.tap = Tap(layer)
     process.denoiser.tap.install(options)
-    moves = posterior_moves(process, repair.posterior, recording, run.first_evaluation)
-    return moves
+    return posterior_moves(process, repair.posterior, recording, run.first_evaluation)

@@ -128,6 +128,8 @@ def test_the_rule_all_returns_every_candidate_and_the_original_last(scene):
     assert torch.equal(after.recording.final, found)
     for image, line in enumerate(report.splitlines()[1:]):
         assert line.startswith(f"image {image + 1}: candidates ")
+        change = (candidates[2] - samples)[image, ..., :8].square().mean().sqrt()
+        assert f", {change.item():.3g} rms (at 0, 0: 16 x 32 pixels" in line
     without, _, _ = resample(
         scene, samples, uncertainty, rule="all", candidates=3, keep_original=False
     )
