@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.host.resampling import resample
+from tests.host.resampling import left_half, resample
 from tests.host.test_traces_left import fingerprint_of_the_host
 
 
@@ -80,3 +80,24 @@ def test_moves_of_the_posterior_come_in_parts_too(scene, laplace, limited, mode)
     parts, _, _ = resample(scene, samples, uncertainty, **changes)
     assert max(sizes) == 6
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["denoised", "posterior"])
+def test_rounds_whose_recording_does_not_fit_say_what_they_do(scene, laplace, mode):
+    """A second round is then like that of a latent without a recording, if there can be one."""
+    repair = scene.host.module("nodes.host.repair").Repair(
+        candidates=2, rule="trajectory", keep_original=False, rounds=2, budget_mb=0.001,
+        noise_mode=mode, posterior=laplace,
+    )  # fmt: skip
+    resample_latents = scene.host.module("nodes.host.resample").resample
+    samples, uncertainty = scene.uncertain(contrast=False)
+    with torch.inference_mode():
+        latent, after, report = resample_latents(
+            scene.model, {"samples": samples}, uncertainty, left_half(), scene.positive,
+            scene.negative, repair,
+        )  # fmt: skip
+    assert torch.equal(latent["samples"][..., 8:], samples[..., 8:])
+    assert after.recording is None
+    assert ("round 2: " in report) == (mode == "denoised")
+    assert ("only approximately" in report) == (mode == "denoised")
+    assert ("did not fit into its budget" in report) == (mode == "posterior")
