@@ -7,6 +7,7 @@ import copy
 import importlib
 import sys
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +131,10 @@ class Executor:
         self._execution = importlib.import_module("execution")
         self._nodes.NODE_CLASS_MAPPINGS[TAP] = Tap
         importlib.import_module("comfy.utils").set_progress_bar_enabled(False)
+        # The sizes of other kinds of cache; which ones the host reads differs between versions.
+        sizes: dict[str, int] = defaultdict(int)
         self._executor = self._execution.PromptExecutor(
-            NoPage(), self._execution.CacheType.CLASSIC, {"lru": 0, "ram": 0}
+            NoPage(), self._execution.CacheType.CLASSIC, sizes
         )
 
     def types_of(self, nodes: Prompt) -> dict[str, NodeType]:
