@@ -43,6 +43,8 @@ def main() -> None:
         _main(*_command_line(sys.argv[1:]))
     except CheckpointError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on from here.")
 
 
 def _command_line(words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -23,7 +23,15 @@ __all__ = ["agreement", "clip_truth", "load_clip"]
 
 
 def clip_truth(path: Path, runs: Runs, images: Sequence[Image]) -> dict[str, Verdict]:
-    """The 17% of the images that agree least with their prompts are called malformed."""
+    """The 17% of the images that agree least with their prompts are called malformed.
+
+    Raises CheckpointError where an image's prompt is not known.
+    """
+    if not all(image.prompt for image in images):
+        raise CheckpointError(
+            "The prompt is not known: no typed text leads to the sampler of this workflow. Name "
+            "prompts with --prompts, or judge by labels."
+        )
     vision, text = load_clip(path)
     values = torch.tensor(
         [agreement(vision, text, runs.picture(i)[None], i.prompt).item() for i in images]

@@ -68,18 +68,9 @@ class Workflow:
 
     @property
     def prompt(self) -> str:
-        """The text of the prompt; of several that differ, one after the other.
-
-        Raises CheckpointError where no text leads to the sampler.
-        """
-        values = [self._text(*place) for place in self.texts]
-        found = list(dict.fromkeys(value for value in values if value))
-        if not found:
-            raise CheckpointError(
-                f"No prompt leads to node {self.sampler}: no text that this script can read is "
-                "connected to it. Connect a CLIPTextEncode with its text typed into it."
-            )
-        return ", ".join(found)
+        """The text of the prompt; of several that differ, one after the other; empty if none."""
+        found = [self._text(*place) for place in self.texts]
+        return ", ".join(dict.fromkeys(text for text in found if text))
 
     def _text(self, node: str, name: str) -> str | None:
         value = self.nodes[node]["inputs"].get(name)
@@ -108,9 +99,9 @@ class Workflow:
         if prompt is not None:
             if len({node for node, _ in self.texts}) != 1:
                 raise CheckpointError(
-                    f"The prompt of node {self.sampler} is put together from "
-                    f"{len(self.texts)} texts, so a list of prompts has no single place to go; "
-                    "leave the list out, or use a workflow with one text encoder."
+                    f"The prompt of node {self.sampler} comes from {len(self.texts)} texts, so a "
+                    "list of prompts has no single place to go. Leave the list out, or connect "
+                    "one text encoder with its text typed into it."
                 )
             self._say(nodes, prompt)
         nodes[TAP_ID] = {
@@ -168,6 +159,13 @@ def read_workflow(path: Path) -> Prompt:
             f"{path} is no workflow in API form. Export one from ComfyUI's menu: Workflow, "
             "Export (API)."
         )
+    for name, node in nodes.items():
+        for value in filter(is_link, node["inputs"].values()):
+            if value[0] not in nodes:
+                raise CheckpointError(
+                    f"{path}: node {name} is connected to node {value[0]}, which the file does "
+                    "not hold. Export the workflow again."
+                )
     return nodes
 
 
@@ -279,4 +277,4 @@ def _ancestors(nodes: Prompt, node: str) -> list[str]:
 
 
 def is_link(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+    return isinstance(value, list) and [type(part) for part in value] == [str, int]

@@ -10,6 +10,7 @@ import torch
 from bayesdiff_core.ranking import pool
 from benchmarks.checkpoint import CheckpointError
 from benchmarks.checkpoint.__main__ import main
+from benchmarks.checkpoint.clip import clip_truth
 from benchmarks.checkpoint.figures import figures_of, markdown, plain
 from benchmarks.checkpoint.runs import Image, Runs, score
 from benchmarks.checkpoint.sheet import write_sheet
@@ -171,13 +172,15 @@ class TestWorkflow:
         with pytest.raises(CheckpointError, match="every seed would give the same image"):
             examine(nodes, KNOWN)
 
-    def test_a_workflow_without_a_prompt_says_so(self):
+    def test_a_workflow_without_a_prompt_is_told_where_one_is_needed(self, tmp_path):
         nodes = sd15()
         del nodes["5"]["inputs"]["positive"]
         workflow = examine(nodes, KNOWN)
-        with pytest.raises(CheckpointError, match="No prompt leads to node 5"):
-            _ = workflow.prompt
-        with pytest.raises(CheckpointError, match="a list of prompts has no single place"):
+        assert workflow.prompt == ""
+        runs = Runs(tmp_path, workflow)
+        with pytest.raises(CheckpointError, match="The prompt is not known"):
+            clip_truth(tmp_path, runs, [image(0, 0.0)])
+        with pytest.raises(CheckpointError, match="list of prompts has no single place"):
             workflow.of_run(0, "a hand")
 
 
@@ -192,6 +195,12 @@ class TestFiles:
         path = tmp_path / "file.json"
         path.write_text(text)
         with pytest.raises(CheckpointError, match=re.escape("Export (API)")):
+            read_workflow(path)
+
+    def test_a_loose_end_is_named(self, tmp_path):
+        path = tmp_path / "file.json"
+        path.write_text(json.dumps({name: SD15[name] for name in SD15 if name != "1"}))
+        with pytest.raises(CheckpointError, match="node 2 is connected to node 1, which"):
             read_workflow(path)
 
     @pytest.mark.parametrize(
