@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.samplers
-import comfy.utils
-import latent_preview
 import torch
 from torch import Tensor
 
@@ -16,14 +14,13 @@ from ...bayesdiff_core.process import tile
 from ...bayesdiff_core.recording import Recorder, Recording
 from ...bayesdiff_core.resample import MaskedRun, last_part
 from ...bayesdiff_core.signals import LATE, TrajectoryVariance, trajectory_variance
-from .checks import check_batches
 from .conds import align
-from .memory import OutOfMemory, in_parts
+from .memory import in_parts
 from .process import HostProcess, SamplerCall
 from .repair import Repair, Way
 from .starts import Again, recorded_start, renoised_start
 
-__all__ = ["CandidateSampler", "Candidates", "progress_of", "sample_again"]
+__all__ = ["CandidateSampler", "Candidates"]
 
 
 @dataclass(frozen=True)
@@ -219,52 +216,6 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         generator = torch.Generator("cpu").manual_seed(self.seed)
         shape = (self.repair.candidates * len(like), *like.shape[1:])
         return torch.randn(shape, generator=generator).to(like)
-
-
-def sample_again(
-    model: Any,
-    samples: Tensor,
-    positive: Any,
-    negative: Any,
-    sampler: CandidateSampler,
-    callback: Any = None,
-) -> Tensor:
-    """What `sampler` makes of latents (B, C, *S), the same to the bit where its mask is 0."""
-    check_batches("positive", positive, len(samples))
-    check_batches("negative", negative, len(samples))
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(sampler.way.cfg)
-    sigmas = sampler.sigmas
-    try:
-        result = guider.sample(
-            torch.zeros_like(samples),
-            samples,
-            sampler,
-            sigmas.clone(),
-            callback=callback or progress_of(model, sampler),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=sampler.seed,
-        ).to(samples)
-    except OutOfMemory as error:
-        raise OutOfMemory(
-            f"The memory does not hold even one candidate of {len(samples)} images. Give fewer "
-            "images at a time, or smaller ones."
-        ) from error
-    copies = len(result) // len(samples)
-    outside = tile(sampler.mask == 0, copies).expand_as(result)
-    return torch.where(outside, tile(samples, copies), result)
-
-
-def progress_of(model: Any, sampler: CandidateSampler, turn: int = 0, turns: int = 1) -> Any:
-    """The host's preview and progress for one of several rounds, on one bar."""
-    steps = len(sampler.sigmas) - 1
-    show = latent_preview.prepare_callback(model, steps * turns)
-
-    def callback(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        show(turn * total + step, denoised, x, turns * total)
-
-    return callback
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from ...bayesdiff_core.mask import threshold_mask
 from ...bayesdiff_core.payload import frames
 from ...bayesdiff_core.signals import smooth
 from ...bayesdiff_core.uncertainty import Uncertainty
-from .candidates import Candidates, CandidateSampler, sample_again
+from .again import sample_again
+from .candidates import Candidates, CandidateSampler
 from .checks import check_latent
 from .masks import latent_mask
 from .repair import Repair, way_of

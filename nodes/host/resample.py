@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...bayesdiff_core.process import tile
 from ...bayesdiff_core.uncertainty import Uncertainty
+from .again import progress_of, sample_again
 from .batches import not_connected
-from .candidates import Candidates, CandidateSampler, progress_of, sample_again
+from .candidates import Candidates, CandidateSampler
 from .checks import check_latent
 from .choice import Choice, choose, described, settled
 from .masks import latent_mask
