@@ -357,7 +357,7 @@ def test_the_command_measures_the_digits(host_location, tmp_path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1200,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     last = json.loads(ended.stdout.splitlines()[-1])
