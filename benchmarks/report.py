@@ -91,7 +91,7 @@ def table(cell: dict[str, Any]) -> str:
     for name, row in cell["rows"].items():
         lines.append(
             f"| {name} | {row['cost']:.2f} | {row['seconds_ratio']:.2f} "
-            f"| {row['memory_ratio']:.1f} "
+            f"| {number(row['memory_ratio'])} "
             f"| {interval(row['spearman'])} | {interval(row['partial'])} "
             f"| {row['pearson']['mean']:.3f} | {number(row['std_ratio'])} "
             f"| {row['image_rank']:.2f} |"
