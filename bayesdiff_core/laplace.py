@@ -173,7 +173,9 @@ class LaplacePosterior:
     positions: int
     log_evidence: float = math.nan
     fingerprint: str = ""
-    _factors: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _factors: dict[str, Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def structure(self) -> Structure:

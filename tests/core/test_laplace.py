@@ -1,6 +1,7 @@
 """The closed forms against an independent oracle: dense float64 algebra on the network itself."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from bayesdiff_core.laplace import GaussNewton
 from bayesdiff_core.last_layer import LastLayer
+from tests.core.linear import unit_posterior
 
 LAYERS = {
     "convolution": (nn.Conv2d(3, 2, 3, padding=1), (5, 3, 6, 4)),
@@ -157,3 +159,12 @@ def test_data_that_cannot_be_used_is_refused():
         sums.posterior(torch.ones(1, 4))
     with pytest.raises(ValueError, match="cannot be merged"):
         sums + GaussNewton.zeros(4, "diag")
+
+
+def test_a_changed_copy_forgets_the_factors_of_its_original():
+    posterior = unit_posterior(1, [0.0, 3.0])
+    phi = torch.ones(1, posterior.features)
+    before = posterior.variance(phi)
+    stronger = replace(posterior, precision=2 * posterior.precision + 1)
+    assert (stronger.variance(phi) < before).all()
+    assert torch.equal(posterior.variance(phi), before)

@@ -18,7 +18,7 @@ from bayesdiff_core.storage import (
 def posterior(request):
     generator = torch.Generator().manual_seed(0)
     sums = GaussNewton.zeros(5, request.param)
-    sums.update(torch.randn(40, 5, generator=generator), torch.randn(40, generator=generator))
+    sums.update([torch.randn(40, 5, generator=generator)], torch.randn(40, generator=generator))
     weights = torch.randn(2, 5, generator=generator)
     return sums.posterior(weights, fingerprint=fingerprint("out.2", weights))
 

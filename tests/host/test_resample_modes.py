@@ -73,7 +73,6 @@ def test_a_surer_posterior_moves_the_image_less(scene, laplace):
             laplace,
             precision=laplace.precision * factor,
             prior_precision=laplace.prior_precision * factor,
-            _factors={},
         )
         result, _, _ = resample(
             scene, samples, uncertainty, noise_mode="posterior_tangents", laplace=posterior

@@ -28,8 +28,9 @@ ANIMATION_MS = 500
 DEFAULT_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
 HARMLESS = re.compile(
     r"/favicon\.ico|/user\.css|/userdata|/templates/|/docs/|core workflow templates"
+    r"|accessed before initialization"
 )
-"""Console errors of a fresh ComfyUI without its optional packages."""
+"""Console errors of a fresh ComfyUI without its optional packages, or asked for its app early."""
 
 READY = """() => window.app?.graph
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"""
