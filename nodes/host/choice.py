@@ -109,14 +109,11 @@ def described(
 
 def _rule(rule: str, found: Candidates) -> str:
     """The signal by which candidates are compared; `artifact` stands for what there is of it."""
-    two_sided = has_two_sides(found.guider.conds)
-    if rule in ("auto", "all"):
-        return "contrast" if two_sided else "trajectory"
-    if rule == "artifact" and not two_sided:
+    if rule not in ("auto", "all", "artifact"):
+        return rule
+    if not has_two_sides(found.guider.conds):
         return "trajectory"
-    if rule == "artifact" and found.original_trajectory is None:
-        return "contrast"
-    return rule
+    return "contrast" if found.original_trajectory is None else "artifact"
 
 
 def _contrast(found: Candidates, seed: int) -> Contrast:

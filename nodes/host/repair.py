@@ -18,7 +18,7 @@ from .sampling import Schedule
 __all__ = ["RECORDED", "RULES", "Given", "Repair", "Way", "way_of"]
 
 RULES = {
-    "auto": "contrast where there is a negative conditioning, else trajectory",
+    "auto": "artifact where there is a negative conditioning, else trajectory",
     "contrast": "the candidate whose region shows the prompt best",
     "trajectory": "the candidate whose region was decided earliest",
     "artifact": "the candidate with the least of both together, as far as they are known",
