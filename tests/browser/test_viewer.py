@@ -52,6 +52,13 @@ def test_it_reads_the_values_of_the_server(run, vue):
     assert viewer.page.evaluate("() => window.drawn") == 0, "the pointer alone draws nothing"
 
 
+def blocks(difference, side=3):
+    """The size of a difference (H, W, 3) in [0, 255], averaged over squares of pixels first."""
+    height, width = (length // side * side for length in difference.shape[:2])
+    squares = difference[:height, :width].reshape(height // side, side, width // side, side, 3)
+    return np.abs(squares.mean(axis=(1, 3))).mean(axis=-1) / 255
+
+
 @both
 def test_its_pixels_are_image_and_heat(run, vue):
     viewer = run(vue)
@@ -70,7 +77,11 @@ def test_its_pixels_are_image_and_heat(run, vue):
     shown = stage_pixels(viewer)
     known = Image.fromarray((255 * expected).round().byte().numpy())
     known = known.resize(shown.size, Image.Resampling.BOX)
-    difference = np.abs(np.asarray(shown, float) - np.asarray(known, float)).mean(axis=-1) / 255
+    # The stage may begin between two pixels of the screen, which shows at the picture's steps.
+    known = np.asarray(known, float)
+    beside = (np.roll(known, (y, x), (0, 1)) for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)))
+    differences = (blocks(np.asarray(shown, float) - other) for other in beside)
+    difference = min(differences, key=np.mean)
     assert difference.mean() < 0.02
     assert np.quantile(difference, 0.95) < 0.08
 
