@@ -29,7 +29,14 @@ from bayesdiff_core.ranking import pool, rank
 from bayesdiff_core.recording import Recorder
 from bayesdiff_core.resample import MaskedRun, choose
 from bayesdiff_core.samplers import ddim, flow_sigmas
-from bayesdiff_core.signals import CONTRAST_LEVELS, TrajectoryVariance, contrast
+from bayesdiff_core.signals import (
+    CONTRAST_LEVELS,
+    Contrast,
+    TrajectoryVariance,
+    artifact,
+    contrast,
+    trajectory_variance,
+)
 from bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
 from bayesdiff_core.upsample import upsample
 
@@ -86,7 +93,7 @@ def fit(demo: Demo) -> LaplacePosterior:
 
 
 def sample(demo: Demo, posterior: LaplacePosterior) -> tuple[Tensor, Uncertainty]:
-    """Scenes (B, 1, 32, 32) with their three signals."""
+    """Scenes (B, 1, 32, 32) with all their signals."""
     count = len(demo.labels)
     trajectory, recorder = TrajectoryVariance(STEPS), Recorder(STEPS)
     denoiser = demo.denoiser()
@@ -96,17 +103,19 @@ def sample(demo: Demo, posterior: LaplacePosterior) -> tuple[Tensor, Uncertainty
             callback=lambda _: progress.update(), observers=[trajectory, recorder],
         )  # fmt: skip
         result = PRESETS["balanced"].sample(process, posterior)
+    found = contrast_of(demo, denoiser, result.latent)
     signals = {
         "trajectory": Signal(trajectory.map(), "latent variance"),
-        "contrast": Signal(contrast_of(demo, denoiser, result.latent), "latent squared"),
+        "contrast": Signal(found.map, "latent error"),
+        "artifact": Signal(artifact(found, trajectory.map()), "latent error"),
         "posterior": posterior_signal(result.variance.sqrt()),
     }
     recording = recorder.finish(result.latent, process.sigmas)
     return result.latent, Uncertainty(signals, recording)
 
 
-def contrast_of(demo: Demo, denoiser: FlowDenoiser, latent: Tensor) -> Tensor:
-    levels = [torch.tensor(t) for t in CONTRAST_LEVELS]
+def contrast_of(demo: Demo, denoiser: FlowDenoiser, latent: Tensor) -> Contrast:
+    levels = {t: torch.tensor(t) for t in CONTRAST_LEVELS}
     generator = torch.Generator().manual_seed(demo.seed)
     return contrast(
         denoiser.conditional, denoiser.unconditional, latent, renoise, levels, generator
@@ -120,16 +129,25 @@ def repair(demo: Demo, uncertainty: Uncertainty, index: int) -> tuple[Tensor, Te
     heat = uncertainty.signal("artifact").map[index : index + 1]
     mask = grow(threshold_mask(heat, percentile=88), 2)
     masked = MaskedRun(uncertainty.recording.select(index), mask[:, None], 0.7, candidates)
+    recorder = Recorder(len(masked.sigmas) - 1)
     with bar(len(masked.sigmas) - 1, "sample a region again") as progress:
         process = SolverProcess(
             ddim, demo.denoiser(labels), masked.start(renoise, demo.noise(candidates, 3)),
-            masked.sigmas, callback=lambda _: progress.update(),
+            masked.sigmas, callback=lambda _: progress.update(), observers=[recorder],
         )  # fmt: skip
         results = masked.finish(process.sample(masked.evaluate(process.denoise)))
     original = masked.recording.final
+    sampled = recorder.finish(results, masked.sigmas).denoised
+    runs = torch.cat([sampled, masked.original_predictions()], 1).split(1, 1)
     scores = [
-        pool(contrast_of(demo, demo.denoiser(labels), latent[None]), "mean", mask)
-        for latent in [*results, original[0]]
+        pool(
+            artifact(
+                contrast_of(demo, demo.denoiser(labels), latent[None]), trajectory_variance(run)
+            ),
+            "mean",
+            mask,
+        )
+        for latent, run in zip([*results, original[0]], runs, strict=True)
     ]
     best, improved = choose(torch.stack(scores[:-1]), scores[-1])
     chosen = results[best[0]] if improved[0] else original[0]
@@ -234,7 +252,7 @@ def main() -> None:
     print(f"\nposterior: layer {flow.layer.name}, {posterior.features} features, "
           f"{posterior.structure}, noise variance {posterior.noise_variance:.3f}, "
           f"prior precision {posterior.prior_precision:.3g}")  # fmt: skip
-    names = ["contrast", "trajectory", "posterior"]
+    names = ["artifact", "contrast", "trajectory", "posterior"]
     print("\nscene  asked        " + "".join(f"{name:>12}" for name in names))
     for i in order.tolist():
         scores = "".join(f"{uncertainty.signals[name].scores[i]:12.4f}" for name in names)
