@@ -152,6 +152,9 @@ def test_artifact_joins_contrast_and_trajectory(scene):
 
 def test_artifact_is_what_there_is_of_it(scene):
     samples, uncertainty = scene.uncertain(contrast=False)
+    for rule in ("artifact", "auto"):
+        report = resample(scene, samples, uncertainty, rule=rule)[2]
+        assert report.startswith("2 candidates, chosen by artifact")
     changes = {"rule": "artifact", "negative": []}
     report = resample(scene, samples, uncertainty, cfg=1.0, **changes)[2]
     assert report.startswith("2 candidates, chosen by trajectory")
