@@ -30,6 +30,8 @@ def posterior_moves(
 ) -> Tensor:
     """Moves (K, B, C, *S) of the state at evaluation `row` whose squares sum to its variance.
 
+    What is independent from pixel to pixel is left out: the next evaluations would contract it.
+
     `process` is the solver on the whole recorded schedule with a denoiser open to view. Costs at
     most refreshes * (1 + probes) evaluations. Raises ValueError at the first evaluation: there the
     state is the initial noise, on which the weights have no influence.
@@ -45,7 +47,7 @@ def posterior_moves(
     run = TangentRun(process, posterior, plan)
     for k in plan.refreshes:
         run.evaluate(k, recording.states[k].to(process.x), recording.sigmas[k].to(process.x))
-    return run.moves(row)
+    return run.spread(row)[0]
 
 
 def draw_moves(moves: Tensor, noise: Tensor, along: bool) -> Tensor:

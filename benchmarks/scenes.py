@@ -99,7 +99,7 @@ def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
         return found if variance is None else {**found, "variance": variance}
 
     # The number after "posterior" counts the changes of the preset's method.
-    carried = "posterior 2" if posterior else "posterior False"
+    carried = "posterior 3" if posterior else "posterior False"
     key = f"scenes 1 {setting!r} {carried} {model.posterior.fingerprint}"
     tensors = cached(key, compute)
     variance = tensors.pop("variance", None)

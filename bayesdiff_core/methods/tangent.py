@@ -6,20 +6,23 @@ From there its tangent dz obeys
     dD_k = J_k dz_k + s_k,     dz_{k+1} = sum_j beta_{k+1,j} dD_j,
 
 with the solver's own coefficients beta and a finite-difference Jacobian product J_k dz_k. J and s
-are refreshed at a few evaluations and dD is held in between. Two kinds of tangent are followed:
+are refreshed at a few evaluations; in between dD goes on, damped, as it went between the last two.
+Two kinds of tangent are followed:
 
 - shifts: one coherent shift a channel, shaped by the predictive std,
   s_k(p) = c_out c_k r sigma_k(p) / mean(sigma_k) with c_k = sqrt(m_k^T Sigma m_k), m_k the mean
   feature, r a pattern over channels, sigma_k(p) = sqrt(phi_p^T Sigma phi_p). Errors that are
   independent from pixel to pixel are contracted by the denoiser; the coherent ones survive, so
-  that the sum of squares S of these few is already close to the truth in shape.
+  that the sum of squares of these few is close to the truth in shape. What they miss is what has
+  no time to be contracted: the source of the last refresh. With its variance at every pixel,
+  S = gamma (sum of squares) + LOCAL c_out^2 sigma_k(p)^2.
 - draws: weights from the posterior, dW = L u, the same at every evaluation. Their squares are
   unbiased estimates of the variance, each with one degree of freedom.
 
 The shape of the variance is their posterior mean when S, brought to the draws' mean of the image,
-is taken as a scaled-inverse-chi-squared prior worth NU draws. Its level is the mean of gamma S,
-worth only NU_LEVEL draws, and of the draws' squares. gamma is GAMMA, but never more than all
-source variance over its coherent part: 1 where every weight error is a constant shift. See
+is taken as a scaled-inverse-chi-squared prior worth NU draws. Its level is the mean of S, worth
+only NU_LEVEL draws, and of the draws' squares. gamma is GAMMA, but never more than all source
+variance over its coherent part: 1 where every weight error is a constant shift. See
 docs/benchmarks.md for how close this comes to brute force and what was tried before.
 """
 
@@ -60,7 +63,19 @@ SHIFTS = 3
 GAMMA = 2.0
 """Whole variance over that of the coherent shifts: their std is 0.68 to 0.72 of the truth's."""
 
-SPACING = 10
+LOCAL = 0.5
+"""Share of the last refresh's source variance that is added to the shifts' squares."""
+
+DAMPING = 0.7
+"""How much of its last change, linear in the evaluations, a tangent between refreshes keeps."""
+
+BEND = 0.7
+"""Power by which the refreshes gather towards the end of the run."""
+
+END = 0.97
+"""Where in the run the last refresh is: at its end if short, one evaluation before if longer."""
+
+SPACING = 7
 """Evaluations between two refreshes below which another refresh gains nothing."""
 
 
@@ -117,16 +132,20 @@ class Tangent:
 PRESETS = {
     "fast": Tangent(probes=3, refreshes=2, budget=0.2),
     "balanced": Tangent(probes=5, refreshes=3, budget=0.5),
-    "accurate": Tangent(probes=20, refreshes=3, budget=2.0),
+    "accurate": Tangent(probes=15, refreshes=4, budget=2.0),
 }
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """Tangents (K, B, C, *S) of every output, as evaluation k left them."""
+    """What evaluation k left: of every output its tangents (K, B, C, *S) and its local variance.
+
+    `local` (B, C, *S) is LOCAL of the sources' but for their coherent part, which the shifts carry.
+    """
 
     k: int
     tangents: list[Tensor]
+    local: list[Tensor]
 
 
 class TangentRun:
@@ -150,11 +169,12 @@ class TangentRun:
         if k not in self.plan.refreshes:
             return self.process.denoise(k, z, sigma)
         evaluation = self.process.denoiser.evaluate(z, sigma)
-        tangents = [self._sources(evaluation, m) for m in range(len(evaluation.outputs))]
+        pairs = [self._sources(evaluation, m) for m in range(len(evaluation.outputs))]
+        tangents, local = ([pair[i] for pair in pairs] for i in (0, 1))
         if self.history:
             moved = self._jacobian_products(z, sigma, evaluation, self.state(k))
             tangents = [s + j for s, j in zip(tangents, moved, strict=True)]
-        self.history.append(Refresh(k, tangents))
+        self.history.append(Refresh(k, tangents, local))
         return evaluation.outputs[0]
 
     def state(self, row: int) -> Tensor:
@@ -168,28 +188,52 @@ class TangentRun:
 
     def variance(self) -> Tensor:
         """Variance (B, C, *S) of the final state."""
-        return self.moves(self.trace.evaluations).square().sum(0)
+        moves, local = self.spread(self.trace.evaluations)
+        return moves.square().sum(0) + local
 
-    def moves(self, row: int) -> Tensor:
-        """Tangents (K, B, C, *S) at `row`, weighted so that their squares sum to the variance."""
+    def spread(self, row: int) -> tuple[Tensor, Tensor]:
+        """Tangents (K, B, C, *S) and local variance (B, C, *S) of the state at `row`.
+
+        They are weighted so that the tangents' squares and it sum to the variance.
+        """
         count = self.plan.draws
         shifts, draws = self.state(row).split([self.plan.shifts, count])
         shifts = shifts * self.gamma.sqrt().view(-1, *[1] * (self.process.x.ndim - 1))
+        local = self._local(row)
         if count == 0:
-            return shifts
-        prior_mean = mean_of(shifts.square().sum(0))
+            return shifts, local
+        prior_mean = mean_of(shifts.square().sum(0) + local)
         draws_mean = mean_of(draws.square().mean(0))
         level = (NU_LEVEL * prior_mean + count * draws_mean) / (NU_LEVEL + count)
-        std = (level / (NU + count)).sqrt()
-        return std * torch.cat([shifts * (NU / prior_mean).sqrt(), draws / draws_mean.sqrt()])
+        prior, evidence = (level / (NU + count) / mean for mean in (prior_mean / NU, draws_mean))
+        return torch.cat([shifts * prior.sqrt(), draws * evidence.sqrt()]), local * prior
+
+    def _local(self, row: int) -> Tensor:
+        """Local variance (B, C, *S) of the state at `row`, by the solver's own weights alone."""
+        total = torch.zeros_like(self.history[0].local[0])
+        for refresh, weights in zip(self.history, self._held_weights(row), strict=True):
+            for local, weight in zip(refresh.local, weights, strict=True):
+                if weight:
+                    total = total + weight**2 * local
+        return total
 
     def _held_weights(self, row: int) -> list[list[float]]:
-        """Solver weight of each refresh, which stands for all evaluations up to the next one."""
+        """Solver weight of each refresh, which stands for all evaluations up to the next one.
+
+        j evaluations after refresh i, dD = dD_i + DAMPING j / (k_i - k_(i-1)) (dD_i - dD_(i-1)).
+        """
         starts = [refresh.k for refresh in self.history]
         ends = [*starts[1:], self.trace.evaluations]
-        return [
-            self.trace.outputs[row, a:b].sum(0).tolist() for a, b in zip(starts, ends, strict=True)
-        ]
+        total = torch.zeros(len(starts), *self.trace.outputs.shape[2:], dtype=torch.double)
+        for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            held = self.trace.outputs[row, start:end]
+            total[i] += held.sum(0)
+            if i > 0:
+                ahead = torch.arange(end - start, dtype=held.dtype) / (start - starts[i - 1])
+                change = DAMPING * (ahead[:, None] * held).sum(0)
+                total[i] += change
+                total[i - 1] -= change
+        return total.tolist()
 
     def _jacobian_products(
         self, z: Tensor, sigma: Tensor, evaluation: Evaluation, dz: Tensor
@@ -207,20 +251,23 @@ class TangentRun:
             for output, base in zip(outputs, evaluation.outputs, strict=True)
         ]
 
-    def _sources(self, evaluation: Evaluation, m: int) -> Tensor:
-        """Change of output m by each weight error, at a fixed state: (K, B, C, *S)."""
+    def _sources(self, evaluation: Evaluation, m: int) -> tuple[Tensor, Tensor]:
+        """Change (K, B, C, *S) of output m by each weight error, and local variance (B, C, *S)."""
         features, scale = evaluation.features[m], evaluation.output_scale
         variance = features.variance(self.posterior)
         free = self._free(variance)
+        whole = (variance * free).sum(1)
         coherent = self.posterior.variance(features.mean(free))
         if m == 0:
-            whole = (variance * free).sum(1)
             self.gamma = (whole / coherent.clamp(min=1e-30)).clamp(1.0, GAMMA)
         shape = variance.sqrt()
         shape = shape / (shape * free).sum(1, keepdim=True).clamp(min=1e-20)
         shifts = self._shifts(shape * (scale * coherent.sqrt())[:, None])
         sources = torch.cat([shifts, self._draws(features, scale)])
-        return sources if self.process.mask is None else sources * self.process.mask
+        rest = LOCAL * (1 - coherent / whole.clamp(min=1e-30)).clamp(min=0)
+        local = self.process.denoiser.output_map.spread((scale**2 * rest)[:, None] * variance)
+        mask = self.process.mask
+        return (sources, local) if mask is None else (sources * mask, local * mask**2)
 
     def _shifts(self, size: Tensor) -> Tensor:
         """Shifts (K, B, C, *S) by the patterns over channels, from the size (B, P) of a row's."""
@@ -265,8 +312,8 @@ def refresh_schedule(evaluations: int, refreshes: int) -> list[int]:
     """Evaluations at which the Jacobian is refreshed, the first (which costs nothing) included."""
     if refreshes >= evaluations:
         return list(range(evaluations))
-    last = evaluations - 1
-    return sorted({0} | {round(last * (i + 1) / refreshes) for i in range(refreshes)})
+    last = END * (evaluations - 1)
+    return sorted({0} | {round(last * (i / refreshes) ** BEND) for i in range(1, refreshes + 1)})
 
 
 def mean_of(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...bayesdiff_core.process import tile
 from .candidates import CandidateSampler
 from .checks import check_batches
-from .memory import OutOfMemory
+from .memory import is_out_of_memory
 
 __all__ = ["progress_of", "sample_again"]
 
@@ -43,8 +43,10 @@ def sample_again(
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=sampler.seed,
         ).to(samples)
-    except OutOfMemory as error:
-        raise OutOfMemory(
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise torch.cuda.OutOfMemoryError(
             f"The memory does not hold even one candidate of {len(samples)} images. Give fewer "
             "images at a time, or smaller ones."
         ) from error

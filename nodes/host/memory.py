@@ -11,11 +11,15 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-__all__ = ["OutOfMemory", "Parts", "in_parts", "room_for"]
+__all__ = ["Parts", "in_parts", "is_out_of_memory", "room_for"]
 
 T = TypeVar("T")
 
-OutOfMemory = torch.cuda.OutOfMemoryError
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device's memory is exhausted: newer hosts know more errors that say so."""
+    known = getattr(comfy.model_management, "is_oom", None)
+    return known(error) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 class Parts:
@@ -43,8 +47,8 @@ class Parts:
                 results.append(work(first, count))
                 first += count
                 continue
-            except OutOfMemory:
-                if count == 1:
+            except Exception as error:
+                if count == 1 or not is_out_of_memory(error):
                     raise
             # Out of the handler, whose traceback holds the tensors that did not fit.
             self.fits = count // 2

@@ -1,10 +1,14 @@
 """Propagation where the truth is known exactly: a linear Gaussian denoiser."""
 
+import itertools
+
 import pytest
 import torch
 
 from bayesdiff_core.methods import PRESETS, Ensemble, Tangent
 from bayesdiff_core.methods.tangent import (
+    DAMPING,
+    LOCAL,
     NU,
     NU_LEVEL,
     Plan,
@@ -97,20 +101,47 @@ def tangents_of(process, posterior, plan):
     return run, run.state(process.trace.evaluations).square()
 
 
+def uneven_features():
+    return torch.randn(SIZE * SIZE, 3, generator=torch.Generator().manual_seed(3))
+
+
 def test_the_prior_gives_the_shape_and_the_draws_and_gamma_the_mean():
-    features = torch.randn(SIZE * SIZE, 3, generator=torch.Generator().manual_seed(3))
-    process = make_process(SAMPLERS["ddim"], features=features)
+    process = make_process(SAMPLERS["ddim"], features=uneven_features())
+    posterior = unit_posterior(2, [3.0, 1.0, 0.5])
     plan = Plan(2, 4, tuple(refresh_schedule(10, 3)))
-    run, squares = tangents_of(process, unit_posterior(2, [3.0, 1.0, 0.5]), plan)
+    run, squares = tangents_of(process, posterior, plan)
     assert (run.gamma > 1).all()
     gamma = run.gamma.view(-1, 1, 1, 1)
-    shifts, draws = squares[:2].sum(0), squares[2:].mean(0)
+    # ddim ends at the last denoised output, whose tangent is the last refresh's here.
+    assert plan.refreshes[-1] == 9
+    variance = posterior.variance(uneven_features())
+    coherent = posterior.variance(uneven_features().mean(0))
+    incoherent = variance * (1 - coherent / variance.mean())
+    local = LOCAL * process.trace.sigmas[-1] ** 2 * incoherent.view(SIZE, SIZE)
+    prior, draws = gamma * squares[:2].sum(0) + local, squares[2:].mean(0)
     means = {"dim": (1, 2, 3), "keepdim": True}
-    agreed = shifts * draws.mean(**means) / shifts.mean(**means)
+    agreed = prior * draws.mean(**means) / prior.mean(**means)
     shape = NU * agreed + 4 * draws
-    mean = (NU_LEVEL * gamma * shifts + 4 * draws).mean(**means) / (NU_LEVEL + 4)
+    mean = (NU_LEVEL * prior + 4 * draws).mean(**means) / (NU_LEVEL + 4)
     expected = shape * mean / shape.mean(**means)
     torch.testing.assert_close(run.variance(), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_between_refreshes_a_tangent_goes_on_damped_as_it_went():
+    process = make_process(SAMPLERS["ddpm"], features=uneven_features(), steps=20)
+    run, _ = tangents_of(process, unit_posterior(2, [3.0, 1.0, 0.5]), Plan(2, 1, (0, 6, 10)))
+    tangents = [refresh.tangents[0] for refresh in run.history]
+    outputs = []
+    for j in range(20):
+        i = max(i for i, refresh in enumerate(run.history) if refresh.k <= j)
+        held = tangents[i]
+        if i > 0:
+            start, before = run.history[i].k, run.history[i - 1].k
+            held = held + DAMPING * (j - start) / (start - before) * (held - tangents[i - 1])
+        outputs.append(held)
+    weights = process.trace.outputs[15, :15, 0].tolist()
+    expected = sum(w * dd for w, dd in zip(weights, outputs[:15], strict=True))
+    torch.testing.assert_close(run.state(15), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_sample_that_cannot_move_has_no_variance():
@@ -187,10 +218,13 @@ def test_channel_patterns_are_unbiased(channels, probes):
 
 
 @pytest.mark.parametrize(("evaluations", "refreshes"), [(30, 5), (10, 3), (4, 10), (1, 1)])
-def test_refreshes_include_both_ends(evaluations, refreshes):
+def test_refreshes_begin_with_the_run_and_gather_towards_its_end(evaluations, refreshes):
     schedule = refresh_schedule(evaluations, refreshes)
-    assert schedule[0] == 0 and schedule[-1] == evaluations - 1
+    assert schedule[0] == 0
+    assert evaluations - 2 <= schedule[-1] <= evaluations - 1
     assert len(schedule) <= refreshes + 1
+    gaps = [after - before for before, after in itertools.pairwise(schedule)]
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(gaps))
 
 
 def test_methods_refuse_senseless_options():

@@ -71,6 +71,17 @@ def test_one_candidate_too_many_is_said_in_a_sentence(scene, limited, rule):
         resample(scene, samples, uncertainty, rule=rule)
 
 
+def test_the_host_is_asked_which_errors_are_of_memory(scene, limited, monkeypatch):
+    """Newer hosts count errors of the accelerator in; other errors are nobody's business."""
+    import comfy.model_management
+
+    samples, uncertainty = scene.uncertain(contrast=False)
+    monkeypatch.setattr(comfy.model_management, "is_oom", lambda _e: False, raising=False)
+    limited(6)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="^out of memory$"):
+        resample(scene, samples, uncertainty)
+
+
 @pytest.mark.parametrize("mode", ["posterior", "posterior_tangents"])
 def test_moves_of_the_posterior_come_in_parts_too(scene, laplace, limited, mode):
     samples, uncertainty = scene.uncertain(contrast=False)
