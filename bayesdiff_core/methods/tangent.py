@@ -140,7 +140,7 @@ PRESETS = {
 class Refresh:
     """What evaluation k left: of every output its tangents (K, B, C, *S) and its local variance.
 
-    `local` (B, C, *S) is LOCAL of the sources' but for their coherent part, which the shifts carry.
+    `local` (B, C, *S) is LOCAL of the sources', less their coherent part: the shifts carry it.
     """
 
     k: int
