@@ -72,7 +72,7 @@ DAMPING = 0.7
 BEND = 0.7
 """Power by which the refreshes gather towards the end of the run."""
 
-END = 0.97
+END = 0.98
 """Where in the run the last refresh is: at its end if short, one evaluation before if longer."""
 
 SPACING = 7
