@@ -132,7 +132,7 @@ class Tangent:
 PRESETS = {
     "fast": Tangent(probes=3, refreshes=2, budget=0.2),
     "balanced": Tangent(probes=5, refreshes=3, budget=0.5),
-    "accurate": Tangent(probes=15, refreshes=4, budget=2.0),
+    "accurate": Tangent(probes=20, refreshes=4, budget=2.0),
 }
 
 
