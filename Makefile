@@ -49,6 +49,7 @@ test-js:
 bench: setup
 	$(BIN)/python -m benchmarks.fidelity --output docs/fidelity
 	$(BIN)/python -m benchmarks.report docs/fidelity/*.json
+	$(BIN)/python -m benchmarks.maps
 
 bench-quick: setup
 	$(BIN)/python -m benchmarks.fidelity --quick

@@ -1,0 +1,95 @@
+"""Brute force beside the methods, as pictures: docs/images/maps.png.
+
+    python -m benchmarks.maps [--models digits emoji letters] [--members 64]
+
+Rows are the first two images of each model's first cell in `benchmarks.fidelity` (ddim, cfg 1),
+which nobody chose. A map is a per-pixel standard deviation from 0 to its own 99th percentile.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from torch import Tensor
+
+from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method
+from demo.bundle import load_decoder
+
+from .fidelity import MODELS, batch_truth, cells_for, per_pixel_std
+from .setting import Setting
+
+__all__ = ["columns", "draw"]
+
+IMAGES = 2
+
+METHODS: dict[str, Method] = {
+    **PRESETS,
+    "ensemble of 3 runs": Ensemble(3, seed=77),
+    "published, S = 10": BayesDiff(10),
+}
+
+
+def columns(setting: Setting, members: int) -> dict[str, Tensor]:
+    """What is drawn of a batch: pictures (B, H, W, 3) first, then maps (B, H, W) by name."""
+    stored = batch_truth(setting, members)
+    truth = ((stored["first"].square() + stored["second"].square()) / 2).sqrt()
+    found = {"image": pictures(setting.model, stored["images"]), "brute force": truth}
+    for name, method in METHODS.items():
+        seeded: Any = replace(method, seed=method.seed + setting.seed)  # type: ignore[type-var, attr-defined]
+        result = seeded.sample(setting.process(), setting.posterior)
+        found[name] = per_pixel_std(result.variance)
+    return found
+
+
+def pictures(model: str, latents: Tensor) -> Tensor:
+    """RGB in [0, 1] (B, H, W, 3) of latents (B, C, h, w)."""
+    images = load_decoder(model)(latents).expand(-1, 3, -1, -1)
+    return ((images.clamp(-1, 1) + 1) / 2).movedim(1, -1)
+
+
+def draw(rows: dict[str, dict[str, Tensor]], path: Path) -> None:
+    """One row an image, one column a method."""
+    names = list(next(iter(rows.values())))
+    height = IMAGES * len(rows)
+    figure, axes = plt.subplots(height, len(names), figsize=(1.5 * len(names), 1.55 * height))
+    for (model, found), block in zip(
+        rows.items(), axes.reshape(len(rows), IMAGES, -1), strict=True
+    ):
+        for i, line in enumerate(block):
+            for name, axis in zip(names, line, strict=True):
+                values = found[name][i]
+                scale = {} if values.ndim == 3 else {"vmin": 0, "vmax": values.quantile(0.99)}
+                axis.imshow(values, cmap="inferno", interpolation="nearest", **scale)
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+            line[0].set_ylabel(model)
+    for name, axis in zip(names, axes[0], strict=True):
+        axis.set_title(name, fontsize=9)
+    figure.tight_layout(pad=0.4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--members", type=int, default=64, help="members of the truth")
+    parser.add_argument("--output", type=Path, default=Path("docs/images/maps.png"))
+    arguments = parser.parse_args()
+    rows = {}
+    for model in arguments.models:
+        setting = cells_for(model, False, 8, 1)[0].setting
+        rows[model] = columns(setting, arguments.members)
+    draw(rows, arguments.output)
+    print(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

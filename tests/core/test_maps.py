@@ -1,0 +1,26 @@
+"""The picture of brute force beside the methods."""
+
+import cv2
+import torch
+
+import benchmarks.setting
+from benchmarks.maps import METHODS, columns, draw
+from benchmarks.setting import Setting
+
+
+def test_every_method_is_drawn_beside_brute_force(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks.setting, "CACHE", tmp_path)
+    setting = Setting("digits", "ddim", 4, 1.0, 2)
+    found = columns(setting, members=8)
+    assert list(found) == ["image", "brute force", *METHODS]
+    # Not to the bit: brute force runs the network in batches of its own.
+    expected = ((setting.process().sample().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(found.pop("image"), expected.movedim(1, -1), rtol=0, atol=1e-3)
+    for name, values in found.items():
+        assert values.shape == (2, *setting.process().x.shape[-2:]), name
+        assert (values >= 0).all() and values.max() > 0, name
+    path = tmp_path / "pictures" / "maps.png"
+    draw({"digits": {"image": expected.movedim(1, -1), **found}}, path)
+    picture = cv2.imread(str(path))
+    assert picture.shape[1] > picture.shape[0] > 200
+    assert picture.std() > 20
