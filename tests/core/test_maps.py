@@ -1,6 +1,7 @@
 """The picture of brute force beside the methods."""
 
 import cv2
+import pytest
 import torch
 
 import benchmarks.setting
@@ -8,8 +9,18 @@ from benchmarks.maps import METHODS, columns, draw
 from benchmarks.setting import Setting
 
 
-def test_every_method_is_drawn_beside_brute_force(tmp_path, monkeypatch):
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A posterior of fewer images, and truths in a folder of their own."""
     monkeypatch.setattr(benchmarks.setting, "CACHE", tmp_path)
+    monkeypatch.setattr(benchmarks.setting, "FIT_IMAGES", 64)
+    benchmarks.setting.load_benchmark_model.cache_clear()
+    yield
+    benchmarks.setting.load_benchmark_model.cache_clear()
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_method_is_drawn_beside_brute_force(tmp_path):
     setting = Setting("digits", "ddim", 4, 1.0, 2)
     found = columns(setting, members=8)
     assert list(found) == ["image", "brute force", *METHODS]
