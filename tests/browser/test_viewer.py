@@ -107,7 +107,8 @@ def test_a_dragged_threshold_is_the_mask_of_the_next_run(run, vue):
     viewer.tab.wait_for_timeout(500)
     after = viewer.mask_of_the_run()
     assert after != before
-    assert after[image] == pytest.approx(share, abs=0.02)
+    # The page grows the mask on the map's own grid, which rounds its outline.
+    assert after[image] == pytest.approx(share, abs=0.03)
 
 
 @both

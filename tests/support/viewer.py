@@ -78,6 +78,10 @@ SHOW = """(scale) => {
 
 APART = """() => {
     window.app.graph._nodes.forEach((node, index) => (node.pos = [600 * index, 0]));
+    // Left alone, the page draws new seeds after every run: the next one would show other images.
+    const controls = window.app.graph._nodes.flatMap((node) => node.widgets ?? [])
+        .filter((widget) => widget.name === "control_after_generate");
+    controls.forEach((widget) => (widget.value = "fixed"));
     return JSON.stringify(window.app.graph.serialize());
 }"""
 
@@ -173,7 +177,7 @@ class Viewer:
 
 
 def run_in(page, prompt):
-    """Runs a prompt as a workflow whose nodes lie apart; returns the viewer, in view."""
+    """Runs a prompt as a workflow, nodes apart and seeds fixed; returns the viewer, in view."""
     page.load_prompt(prompt)
     page.load_workflow(json.loads(page.evaluate(APART)))
     page.run()
