@@ -9,9 +9,7 @@ which nobody chose. A map is a per-pixel standard deviation from 0 to its own 99
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -22,8 +20,7 @@ from torch import Tensor
 from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method
 from demo.bundle import load_decoder
 
-from .fidelity import MODELS, batch_truth, cells_for, per_pixel_std
-from .setting import Setting
+from .fidelity import MODELS, Cell, cells_for, run, truth_for
 
 __all__ = ["columns", "draw"]
 
@@ -36,16 +33,11 @@ METHODS: dict[str, Method] = {
 }
 
 
-def columns(setting: Setting, members: int) -> dict[str, Tensor]:
-    """What is drawn of a batch: pictures (B, H, W, 3) first, then maps (B, H, W) by name."""
-    stored = batch_truth(setting, members)
-    truth = ((stored["first"].square() + stored["second"].square()) / 2).sqrt()
-    found = {"image": pictures(setting.model, stored["images"]), "brute force": truth}
-    for name, method in METHODS.items():
-        seeded: Any = replace(method, seed=method.seed + setting.seed)  # type: ignore[type-var, attr-defined]
-        result = seeded.sample(setting.process(), setting.posterior)
-        found[name] = per_pixel_std(result.variance)
-    return found
+def columns(cell: Cell, members: int) -> dict[str, Tensor]:
+    """What is drawn of a cell: pictures (B, H, W, 3) first, then maps (B, H, W) by name."""
+    truth = truth_for(cell, members)
+    found = {"image": pictures(cell.setting.model, truth.images), "brute force": truth.std}
+    return found | {name: run(method, cell)[0] for name, method in METHODS.items()}
 
 
 def pictures(model: str, latents: Tensor) -> Tensor:
@@ -83,10 +75,8 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=64, help="members of the truth")
     parser.add_argument("--output", type=Path, default=Path("docs/images/maps.png"))
     arguments = parser.parse_args()
-    rows = {}
-    for model in arguments.models:
-        setting = cells_for(model, False, 8, 1)[0].setting
-        rows[model] = columns(setting, arguments.members)
+    cells = {model: cells_for(model, False, 8, 1)[0] for model in arguments.models}
+    rows = {model: columns(cell, arguments.members) for model, cell in cells.items()}
     draw(rows, arguments.output)
     print(arguments.output)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import benchmarks.setting
+from benchmarks.fidelity import Cell
 from benchmarks.maps import METHODS, columns, draw
 from benchmarks.setting import Setting
 
@@ -22,7 +23,7 @@ def quick(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("quick")
 def test_every_method_is_drawn_beside_brute_force(tmp_path):
     setting = Setting("digits", "ddim", 4, 1.0, 2)
-    found = columns(setting, members=8)
+    found = columns(Cell((setting,)), members=8)
     assert list(found) == ["image", "brute force", *METHODS]
     # Not to the bit: brute force runs the network in batches of its own.
     expected = ((setting.process().sample().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
