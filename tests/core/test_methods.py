@@ -227,6 +227,14 @@ def test_refreshes_begin_with_the_run_and_gather_towards_its_end(evaluations, re
     assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(gaps))
 
 
+@pytest.mark.parametrize(
+    ("evaluations", "schedule"),
+    [(30, [0, 13, 21, 28]), (20, [0, 9, 14, 19]), (15, [0, 6, 10, 14])],
+)
+def test_three_refreshes_are_where_the_figures_of_the_docs_were_measured(evaluations, schedule):
+    assert refresh_schedule(evaluations, 3) == schedule
+
+
 def test_methods_refuse_senseless_options():
     with pytest.raises(ValueError, match="at least one probe"):
         Tangent(0, 3)
