@@ -249,7 +249,7 @@ def summary(results: dict[str, list[dict[str, Row]]]) -> dict[str, dict[str, dic
 def cells_for(model: str, quick: bool, images: int, batches: int) -> list[Cell]:
     """The cells of a model; seeds differ between all batches of all cells."""
     if quick:
-        return [Cell((Setting(model, "ddim", 15, 1.5 if model == "digits" else 3.0, images),))]
+        return [Cell((Setting(model, "ddim", 12, 1.5 if model == "digits" else 3.0, images),))]
     return [
         Cell(
             tuple(
@@ -274,15 +274,15 @@ def as_json(cell: Cell, truth: Truth, rows: dict[str, Row]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one cell a model, M = 24, no memory")
+    parser.add_argument("--quick", action="store_true", help="one cell a model, M = 16, no memory")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--members", type=int, help="members of the truth (64; quick: 24)")
+    parser.add_argument("--members", type=int, help="members of the truth (64; quick: 16)")
     parser.add_argument("--images", type=int, help="images a batch (8; quick: 4)")
     parser.add_argument("--batches", type=int, default=2, help="batches a cell (2; quick: 1)")
     parser.add_argument("--cells", type=int, nargs="+", help="which cells of the grid, from 0")
     parser.add_argument("--output", type=Path, help="folder for one JSON file a model")
     arguments = parser.parse_args()
-    members = arguments.members or (24 if arguments.quick else 64)
+    members = arguments.members or (16 if arguments.quick else 64)
     images = arguments.images or (4 if arguments.quick else 8)
     results: dict[str, list[dict[str, Row]]] = {}
     for model in arguments.models:
