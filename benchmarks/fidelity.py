@@ -277,13 +277,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one cell a model, M = 16, no memory")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--members", type=int, help="members of the truth (64; quick: 16)")
-    parser.add_argument("--images", type=int, help="images a batch (8; quick: 4)")
+    parser.add_argument("--images", type=int, help="images a batch (8; quick: 3)")
     parser.add_argument("--batches", type=int, default=2, help="batches a cell (2; quick: 1)")
     parser.add_argument("--cells", type=int, nargs="+", help="which cells of the grid, from 0")
     parser.add_argument("--output", type=Path, help="folder for one JSON file a model")
     arguments = parser.parse_args()
     members = arguments.members or (16 if arguments.quick else 64)
-    images = arguments.images or (4 if arguments.quick else 8)
+    images = arguments.images or (3 if arguments.quick else 8)
     results: dict[str, list[dict[str, Row]]] = {}
     for model in arguments.models:
         cells = cells_for(model, arguments.quick, images, arguments.batches)
