@@ -110,7 +110,7 @@ class FlowDenoiser:
 
     def outputs(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
         conditions = self._conditions(len(z) // len(self.labels))
-        v = self.model.velocity(z.repeat(len(conditions), 1, 1, 1), sigma, torch.cat(conditions))
+        v = self.model.velocity(tile(z, len(conditions)), sigma, torch.cat(conditions))
         return (z - sigma * self._combine(v),)
 
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:

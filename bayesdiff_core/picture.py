@@ -72,11 +72,6 @@ def draw(
     return side_by_side(picture, color_bar(picture.shape[1], limits, look.colormap, unit))
 
 
-def heat_strength(maps: Tensor, limits: Tensor) -> Tensor:
-    """How much of the opacity the heat has at each pixel, so that the sure parts stay clear."""
-    return normalize(maps, limits).sqrt()
-
-
 def _body(
     heat: Tensor, strength: Tensor, masks: Tensor, images: Tensor | None, look: Look
 ) -> Tensor:

@@ -18,10 +18,12 @@ from .moments import Welford
 
 __all__ = [
     "CONTRAST_LEVELS",
+    "SHORTEST",
     "Contrast",
     "TrajectoryVariance",
     "artifact",
     "contrast",
+    "late_evaluations",
     "smooth",
     "trajectory_variance",
 ]
@@ -31,8 +33,17 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 CONTRAST_LEVELS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85)
 """Flow-matching times t of the contrast; sigma / alpha = t / (1 - t) for other models."""
 
-LATE = 2 / 3
-"""Share of the evaluations, from the end, over which the prediction's variance is taken."""
+SHORTEST = 3
+"""Evaluations that a run needs before its trajectory can vary; of a shorter one it is zero."""
+
+
+def late_evaluations(evaluations: int) -> range:
+    """The last two thirds of a run of E evaluations, over which the trajectory is taken.
+
+    The first third decides little but where things are; it is left out, rounded to whole
+    evaluations. One and two evaluations have one late one, and so no variance.
+    """
+    return range((evaluations + 1) // 3, evaluations)
 
 
 @dataclass
@@ -47,7 +58,7 @@ class TrajectoryVariance:
     moments: Welford = field(default_factory=Welford)
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
-        if k >= self.evaluations * (1 - LATE):
+        if k in late_evaluations(self.evaluations):
             self.moments.add(denoised.float())
 
     def map(self) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.recording import Recorder
+from bayesdiff_core.signals import late_evaluations, trajectory_variance
 
 from .metrics import gradient_magnitude
 
@@ -23,14 +24,14 @@ def free_maps(process: SolverProcess) -> dict[str, Tensor]:
     final = process.sample()
     recording = recorder.finish(final, process.sigmas)
     assert recording is not None
-    late = recording.denoised[len(recording.denoised) // 3 :]
+    late = recording.denoised[late_evaluations(len(recording.denoised)).start :]
     grey = final.mean(1)
     maps = {
         "gradient magnitude": gradient_magnitude(final),
         "total variation": total_variation(final),
         "mid-grey": 1 - grey.square(),
         "brightness": grey,
-        "late variance of denoised": late.var(0).mean(1),
+        "late variance of denoised": trajectory_variance(late),
         "noise shift": noise_shift(process, final),
     }
     difference = guidance_difference(process, recording.states[-1], recording.sigmas[-1])

@@ -17,7 +17,13 @@ from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample import MaskedRun, RenoisedRun
 from bayesdiff_core.samplers import ddim
-from bayesdiff_core.signals import CONTRAST_LEVELS, artifact, contrast, trajectory_variance
+from bayesdiff_core.signals import (
+    CONTRAST_LEVELS,
+    artifact,
+    contrast,
+    late_evaluations,
+    trajectory_variance,
+)
 
 from .scenes import Scenes, benchmark_model, renoise
 
@@ -194,12 +200,15 @@ def sample_again(
 
     masks, original = case.masks[:, 0], case.recording.final
     latents = final.unflatten(0, (count, -1))
-    again_denoised = recorded.denoised.unflatten(1, (count, -1))
+    total = len(case.recording.denoised)
+    again_from = total - len(recorded.denoised)
+    late = max(again_from, late_evaluations(total).start)
+    again_denoised = recorded.denoised[late - again_from :].unflatten(1, (count, -1))
     looks = [
         look(denoiser, latent, denoised)
         for latent, denoised in zip(latents, again_denoised.unbind(1), strict=True)
     ]
-    before = look(denoiser, original, case.recording.denoised[-len(recorded.denoised) :])
+    before = look(denoiser, original, case.recording.denoised[late:])
     scores = {
         name: torch.stack([pool(maps[name], "mean", masks) for maps in looks]) for name in before
     }

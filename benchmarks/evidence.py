@@ -361,7 +361,7 @@ def pictures(found: dict[str, Tensor], index: Tensor, path: Path) -> None:
     before, after = (enlarged(found[name][index]) for name in ("before", "after"))
     maps = upsample(found["map"][index].clamp(min=0), (SIZE, SIZE))
     limits = torch.tensor(LIMITS).expand(len(index), 2)
-    heat = overlay(before, colorize(maps, limits), 0.8, normalize(maps, limits).sqrt())
+    heat = overlay(before, colorize(maps, limits), 0.8, normalize(maps, limits))
     masks = interpolate(found["mask"][index][:, None], size=(SIZE, SIZE), mode="nearest")[:, 0]
     heat = contour(heat, masks)
     height, width = SIZE + CAPTION + GAP, SIZE + GAP

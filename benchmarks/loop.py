@@ -24,7 +24,7 @@ from bayesdiff_core.region_choice import (
 )
 from bayesdiff_core.samplers import ddim, flow_sigmas
 from bayesdiff_core.selection import Selection
-from bayesdiff_core.signals import CONTRAST_LEVELS, LATE
+from bayesdiff_core.signals import CONTRAST_LEVELS, late_evaluations
 
 from .cases import Case, look, sample_again
 from .scenes import STEPS, Scenes, benchmark_model
@@ -168,5 +168,5 @@ def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 def artifact_of(denoiser: FlowDenoiser, recording: Recording) -> Tensor:
     """Artifact (B, H, W) of a whole recorded run."""
-    late = recording.denoised[-round(LATE * len(recording.denoised)) :]
-    return look(denoiser, recording.final, late)["artifact"]
+    late = late_evaluations(len(recording.denoised))
+    return look(denoiser, recording.final, recording.denoised[late.start :])["artifact"]

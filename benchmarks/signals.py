@@ -21,6 +21,7 @@ from bayesdiff_core.signals import (
     Contrast,
     artifact,
     contrast,
+    late_evaluations,
     smooth,
     trajectory_variance,
 )
@@ -81,7 +82,7 @@ def trajectory_maps(scenes: Scenes) -> dict[str, Tensor]:
     """The variance of the denoised prediction over the run: the product's, and other weights."""
     denoised, sigmas = scenes.recording.denoised, scenes.recording.sigmas
     count = len(denoised)
-    late = denoised[round(count / 3) :]
+    late = denoised[late_evaluations(count).start :]
     maps = {"trajectory": trajectory_variance(late)}
     for name, (start, end) in WINDOWS.items():
         maps[name] = trajectory_variance(denoised[round(start * count) : round(end * count)])

@@ -35,6 +35,7 @@ from bayesdiff_core.signals import (
     TrajectoryVariance,
     artifact,
     contrast,
+    late_evaluations,
     trajectory_variance,
 )
 from bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
@@ -138,7 +139,8 @@ def repair(demo: Demo, uncertainty: Uncertainty, index: int) -> tuple[Tensor, Te
         results = masked.finish(process.sample(masked.evaluate(process.denoise)))
     original = masked.recording.final
     sampled = recorder.finish(results, masked.sigmas).denoised
-    runs = torch.cat([sampled, masked.original_predictions()], 1).split(1, 1)
+    late = max(late_evaluations(STEPS).start - masked.first_evaluation, 0)
+    runs = torch.cat([sampled, masked.original_predictions()], 1)[late:].split(1, 1)
     scores = [
         pool(
             artifact(
@@ -169,7 +171,7 @@ def heat_over(images: Tensor, maps: Tensor, opacity: float = 0.8) -> tuple[Tenso
     limits = scale_limits(maps, "batch")
     large = upsample(maps, (SIZE, SIZE))
     heat = colorize(large, limits)
-    return heat, overlay(images, heat, opacity, normalize(large, limits).sqrt())
+    return heat, overlay(images, heat, opacity, normalize(large, limits))
 
 
 def write(name: str, image: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..bayesdiff_core.signals import SHORTEST
 from ..bayesdiff_core.uncertainty import Uncertainty
 
 __all__ = ["describe", "scores_and_report"]
@@ -20,6 +21,11 @@ def describe(uncertainty: Uncertainty) -> str:
     share = data.get("notes", {}).get("negative_variances")
     if share is not None:
         lines.append(f"{share:.0%} of the recursion's variances came out negative")
+    if data["evaluations"] < SHORTEST and "trajectory" in uncertainty.signals:
+        lines.append(
+            f"trajectory is zero: a prediction varies along a run of at least {SHORTEST} "
+            "evaluations only"
+        )
     if data.get("note"):
         lines.append(data["note"])
     source = uncertainty.artifact_source

@@ -1,6 +1,7 @@
 """Promises the project makes about itself: who may import the host, and what it depends on."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,17 @@ def test_both_lists_of_requirements_agree():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]
     assert listed == project["dependencies"]
+
+
+def test_help_pages_say_what_contrast_costs():
+    from bayesdiff_core.signals import CONTRAST_LEVELS
+
+    words = {4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+    cost = words[len(CONTRAST_LEVELS)]
+    pages = {
+        path.name: re.findall(r"\*\*contrast\*\*: (\w+) evaluations", path.read_text("utf-8"))
+        for path in (ROOT / "js" / "docs").glob("*.md")
+    }
+    told = {name: found for name, found in pages.items() if found}
+    assert len(told) == 3
+    assert all(found == [cost] for found in told.values())

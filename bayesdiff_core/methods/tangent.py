@@ -187,7 +187,9 @@ class TangentRun:
         return total
 
     def variance(self) -> Tensor:
-        """Variance (B, C, *S) of the final state."""
+        """Variance (B, C, *S) of the final state; zero where the solver asked for nothing."""
+        if not self.history:
+            return torch.zeros_like(self.process.x)
         moves, local = self.spread(self.trace.evaluations)
         return moves.square().sum(0) + local
 

@@ -2,7 +2,7 @@
 
 /**
  * @param {string} tag with classes, such as "div.bd-row"
- * @param {Record<string, unknown>} [attributes] `text` is the content, `on…` are no attributes
+ * @param {Record<string, unknown>} [attributes] `text` is the content
  * @param {(Node | string)[]} [children]
  */
 export function make(tag, attributes = {}, children = []) {

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...bayesdiff_core.process import tile
 from ...bayesdiff_core.recording import Recorder, Recording
 from ...bayesdiff_core.resample import MaskedRun, last_part
-from ...bayesdiff_core.signals import LATE, TrajectoryVariance, trajectory_variance
+from ...bayesdiff_core.signals import TrajectoryVariance, late_evaluations, trajectory_variance
 from .conds import align
 from .memory import in_parts
 from .process import HostProcess, SamplerCall
@@ -112,14 +112,14 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         guider = model_k.inner_model
         guider.conds = align(guider.conds, len(x))
         copies = self.repair.candidates
-        model_options = in_parts(extra_args["model_options"], len(x))
+        in_parts(extra_args["model_options"], len(x))
         call = SamplerCall(
             self.way.sampler.sampler_function,
             self.way.name,
             model_k,
             tile(x, copies),
             sigmas,
-            {**extra_args, "model_options": model_options},
+            extra_args,
             callback,
             disable,
             options,
@@ -137,7 +137,7 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         self.replayed = isinstance(run, MaskedRun)
         self._found = Candidates(
             guider,
-            model_options,
+            extra_args["model_options"],
             final,
             self._clean(x) if before is None else before.final,
             copies,
@@ -231,6 +231,5 @@ class _Later:
 
 def _late_variance(recording: Recording, first: int) -> Tensor:
     """The trajectory's variance (B, *S) over the evaluations from `first` on that it looks at."""
-    count = len(recording.sigmas)
-    late = next(k for k in range(count) if k >= count * (1 - LATE))
-    return trajectory_variance(recording.denoised[max(first, late) :])
+    late = late_evaluations(len(recording.sigmas))
+    return trajectory_variance(recording.denoised[max(first, late.start) :])

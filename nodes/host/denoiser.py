@@ -23,7 +23,6 @@ from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
 from ...bayesdiff_core.process import Evaluation, tile
 from .closures import unchanged
-from .memory import Parts, room_for
 from .tap import CondCall, Tap
 
 __all__ = ["HostDenoiser"]
@@ -49,7 +48,6 @@ class HostDenoiser:
         self.tap: Tap | None = None
         self._running: tuple[Arguments, Tensor] | None = None
         self._deltas: Tensor | None = None
-        self.parts = Parts()
 
     @property
     def output_map(self) -> OutputMap:
@@ -125,31 +123,17 @@ class HostDenoiser:
         yield {**arguments, "model_options": options}, captured
 
     def _call(self, z: Tensor, sigma: Tensor, arguments: Arguments, aside: bool = False) -> Tensor:
-        """D at n copies of the batch, in fewer at a time when memory is short.
+        """D at n copies of the batch.
 
         A call `aside` of the run leaves no trace in guidance functions that remember.
         """
-        batch = self.shape[0]
-        copies = len(z) // batch
-
-        def some(first: int, count: int) -> Tensor:
-            rows = slice(first * batch, (first + count) * batch)
-            level = sigma[rows] if sigma.shape == z.shape[:1] else sigma
-            with self._for_copies(first, count, aside):
-                return self._call_copies(z[rows], level, arguments, count)
-
-        room = 1 if copies == 1 else room_for(self._model, z[:batch])
-        results = self.parts.of(copies, room, some)
-        return results[0] if len(results) == 1 else torch.cat(results)
-
-    @contextmanager
-    def _for_copies(self, first: int, count: int, aside: bool) -> Iterator[None]:
+        copies = len(z) // self.shape[0]
         with ExitStack() as stack:
             if self._deltas is not None:
-                stack.enter_context(self._tap.moved(self._deltas[first : first + count]))
+                stack.enter_context(self._tap.moved(self._deltas))
             if aside:
-                stack.enter_context(unchanged(self._options, self.shape[0], count))
-            yield
+                stack.enter_context(unchanged(self._options, self.shape[0], copies))
+            return self._call_copies(z, sigma, arguments, copies)
 
     def _call_copies(self, z: Tensor, sigma: Tensor, arguments: Arguments, count: int) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-__all__ = ["Parts", "in_parts", "is_out_of_memory", "room_for"]
+__all__ = ["COPIES", "Parts", "in_parts", "is_out_of_memory", "room_for"]
+
+COPIES = "bayesdiff_copies"
+"""Where a call of the model is told, in its transformer options, which copies it holds."""
 
 T = TypeVar("T")
 
@@ -68,11 +70,12 @@ def room_for(model: Any, batch: Tensor) -> int:
     return max(1, int(get_free_memory(batch.device) / max(needed, 1)))
 
 
-def in_parts(model_options: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Options of their own under which the model predicts as many copies of a batch as fit.
+def in_parts(model_options: dict[str, Any], batch: int) -> None:
+    """Lets the model predict only as many copies of a batch at a time as fit.
 
     Guidance and solver still see all of them at once, so that neither what they remember nor the
-    noise they draw depends on it. Conditionings have to be aligned to the `batch`.
+    noise they draw depends on it. `model_options` are those of one run and are changed.
+    Conditionings have to be aligned to the `batch`.
     """
     parts = Parts()
 
@@ -90,17 +93,17 @@ def in_parts(model_options: dict[str, Any], batch: int) -> dict[str, Any]:
         def some(first: int, count: int) -> list[Tensor]:
             comfy.model_management.throw_exception_if_processing_interrupted()
             rows = slice(first * batch, (first + count) * batch)
-            return executor(model, conds, x[rows], timestep[rows], options)
+            told = {**options["transformer_options"], COPIES: slice(first, first + count)}
+            some_options = {**options, "transformer_options": told}
+            return executor(model, conds, x[rows], timestep[rows], some_options)
 
         found = parts.of(len(x) // batch, room_for(model, x[:batch]), some)
         return found[0] if len(found) == 1 else [torch.cat(side) for side in zip(*found)]
 
-    options = comfy.model_patcher.create_model_options_clone(model_options)
     comfy.patcher_extension.add_wrapper_with_key(
         comfy.patcher_extension.WrappersMP.CALC_COND_BATCH,
         "bayesdiff_parts",
         predict,
-        options,
+        model_options,
         is_model_options=True,
     )
-    return options

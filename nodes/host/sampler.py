@@ -19,6 +19,7 @@ from .checks import check_options
 from .conds import align
 from .contrast import contrast_map, has_two_sides, judged
 from .layer import find_layer
+from .memory import in_parts
 from .process import HostProcess, SamplerCall
 from .tap import Tap
 
@@ -84,6 +85,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
     ) -> Tensor:
         guider = model_k.inner_model
         guider.conds = align(guider.conds, len(x))
+        in_parts(extra_args["model_options"], len(x))
         call = SamplerCall(
             self.function, self.name, model_k, x, sigmas, extra_args, callback, disable, options
         )
@@ -116,7 +118,11 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
     ) -> Uncertainty:
         """The signals of the run that has just ended; `samples` are clean latents."""
         process, model = self._process, guider.inner_model
-        trajectory = self._trajectory.map().to("cpu", torch.float32)
+        # An adaptive sampler asked for a single step returns without one.
+        undecided = torch.zeros_like(process.x[:, 0])
+        if process.trace.evaluations:
+            undecided = self._trajectory.map()
+        trajectory = undecided.to("cpu", torch.float32)
         signals = {"trajectory": Signal(trajectory, "latent variance")}
         metadata = self._metadata(model)
         if self.wanted.contrast and has_two_sides(guider.conds) and process.sigmas[-1] == 0:

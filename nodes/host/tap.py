@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...bayesdiff_core.features import Features
 from .layer import ModelLayer
+from .memory import COPIES
 
 __all__ = ["CondCall", "Tap"]
 
@@ -127,7 +128,8 @@ class Tap:
         with ExitStack() as stack:
             if self._deltas is not None:
                 chunks = len(transformer_options["cond_or_uncond"])
-                shifted = _shift(self.layer, self._deltas, chunks)
+                deltas = self._deltas[transformer_options.get(COPIES, slice(None))]
+                shifted = _shift(self.layer, deltas, chunks)
                 stack.enter_context(self.layer.layer.override(shifted))
             activations = None
             if self._mean is not None:

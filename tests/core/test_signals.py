@@ -1,5 +1,6 @@
 """Trajectory and contrast measure what they say."""
 
+import pytest
 import torch
 
 from bayesdiff_core.moments import Welford
@@ -7,10 +8,12 @@ from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.recording import Recorder
 from bayesdiff_core.samplers import ddim, flow_sigmas
 from bayesdiff_core.signals import (
+    SHORTEST,
     Contrast,
     TrajectoryVariance,
     artifact,
     contrast,
+    late_evaluations,
     smooth,
     trajectory_variance,
 )
@@ -30,6 +33,27 @@ def test_trajectory_is_the_variance_of_the_late_predictions():
     late = recording.denoised[4:]
     torch.testing.assert_close(trajectory.map(), late.var(0).mean(1))
     torch.testing.assert_close(trajectory_variance(late), late.var(0).mean(1))
+
+
+@pytest.mark.parametrize("evaluations", [*range(1, 31), 50, 59])
+def test_late_is_two_thirds_of_every_run_in_whole_evaluations(evaluations):
+    late = late_evaluations(evaluations)
+    assert late.stop == evaluations
+    assert len(late) == pytest.approx(2 * evaluations / 3, abs=0.5)
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 10, 15, 19, 28, 30])
+def test_what_observes_a_run_and_what_reads_its_recording_agree(evaluations):
+    """Where the product and the benchmarks once took other thirds, and where they failed."""
+    denoised = torch.randn(
+        evaluations, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0)
+    ).double()
+    trajectory = TrajectoryVariance(evaluations)
+    for k, prediction in enumerate(denoised):
+        trajectory.observe(k, prediction, torch.tensor(0.5), prediction)
+    late = late_evaluations(evaluations)
+    torch.testing.assert_close(trajectory.map(), trajectory_variance(denoised[late.start :]))
+    assert trajectory.map().any() == (evaluations >= SHORTEST)
 
 
 def test_welford_is_the_unbiased_variance():

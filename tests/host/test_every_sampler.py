@@ -36,6 +36,21 @@ def test_bit_identical_with_a_finite_variance(scene, laplace, sampler_name, kind
     assert uncertainty.recording is not None
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("sampler_name", NAMES)
+def test_the_shortest_runs_have_their_image_and_say_what_they_cannot_tell(
+    scene, laplace, sampler_name, steps
+):
+    inputs = {"sampler_name": sampler_name, "cfg": 2.0, "steps": steps}
+    call = scene.host.call("UncertainKSampler", **scene.inputs(**inputs), laplace=laplace)
+    latent, uncertainty, _, report = call.outputs
+    assert torch.equal(latent["samples"], scene.ksampler(**inputs))
+    assert torch.isfinite(uncertainty.latent_std).all()
+    flat = not uncertainty.signal("trajectory").map.any()
+    assert flat == ("trajectory is zero" in report)
+    assert flat or uncertainty.metadata["evaluations"] > 2
+
+
 class Reconstruction:
     """A sampler that runs ours and then rebuilds every state from the trace."""
 

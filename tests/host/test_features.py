@@ -42,6 +42,7 @@ class Probe:
         model_k.noise, model_k.latent_image = noise, latent_image
         arguments = {**extra_args, "denoise_mask": denoise_mask}
         options = arguments["model_options"]
+        module("nodes.host.memory").in_parts(options, len(noise))
         denoiser = module("nodes.host.denoiser").HostDenoiser(
             model_k, arguments, noise.shape, self.reads_uncond
         )
@@ -267,26 +268,32 @@ def test_short_memory_halves_the_copies(scene, monkeypatch):
         deltas = deltas_for(layer, 8)
         with denoiser.perturbed(deltas):
             (plenty,) = denoiser.outputs(z, sigma)
-        original = denoiser._call_copies
+        network = scene.model.model.diffusion_model.network
+        original = network.forward
 
-        def limited(z, *args):
-            sizes.append(len(z))
-            if len(z) > 9:
+        def limited(x, *args, **kwargs):
+            sizes.append(len(x))
+            if len(x) > 18:
                 raise torch.cuda.OutOfMemoryError("too much")
-            return original(z, *args)
+            return original(x, *args, **kwargs)
 
-        monkeypatch.setattr(denoiser, "_call_copies", limited)
+        monkeypatch.setattr(network, "forward", limited)
         with denoiser.perturbed(deltas):
             (scarce,) = denoiser.outputs(z, sigma)
         torch.testing.assert_close(scarce, plenty, rtol=1e-4, atol=1e-5)
 
     run(scene, cfg_guider(scene, 3.0), check)
-    assert sizes == [24, 12, 6, 6, 6, 6]
+    assert sizes == [2 * rows for rows in (24, 12, 6, 6, 6, 6)]
 
 
-@pytest.mark.parametrize(("room", "sizes"), [(0.5, [3] * 8), (3.5, [9, 9, 6]), (100, [24])])
+@pytest.mark.parametrize(
+    ("room", "sizes"), [(0.5, [3] * 16), (3.5, [9] * 4 + [6] * 2), (100, [48])]
+)
 def test_copies_follow_the_free_memory(scene, monkeypatch, room, sizes):
-    """`room` batches fit by the host's estimate; never fewer than one is tried."""
+    """`room` batches fit by the host's estimate; never fewer than one is tried.
+
+    Where memory is short the host itself predicts the two sides one after the other.
+    """
     import comfy.model_management
 
     found = []
@@ -296,15 +303,16 @@ def test_copies_follow_the_free_memory(scene, monkeypatch, room, sizes):
         deltas = deltas_for(layer, 8)
         with denoiser.perturbed(deltas):
             (plenty,) = denoiser.outputs(z, sigma)
-        original = denoiser._call_copies
+        network = scene.model.model.diffusion_model.network
+        original = network.forward
 
-        def watched(z, *args):
-            found.append(len(z))
-            return original(z, *args)
+        def watched(x, *args, **kwargs):
+            found.append(len(x))
+            return original(x, *args, **kwargs)
 
         needed = 1.5 * scene.model.model.memory_required(list(denoiser.shape))
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: room * needed)
-        monkeypatch.setattr(denoiser, "_call_copies", watched)
+        monkeypatch.setattr(network, "forward", watched)
         with denoiser.perturbed(deltas):
             (scarce,) = denoiser.outputs(z, sigma)
         torch.testing.assert_close(scarce, plenty, rtol=1e-4, atol=1e-5)

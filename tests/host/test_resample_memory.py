@@ -52,6 +52,27 @@ def test_the_result_does_not_depend_on_what_fits(scene, limited, sampler_name, r
         )
 
 
+def test_guidance_sees_all_candidates_however_little_fits(scene, monkeypatch):
+    """Guidance functions with a momentum remember what they saw: parts would mix it up."""
+    import comfy.model_management
+
+    seen = []
+
+    def momentum(args):
+        seen.append(len(args["cond"]))
+        return args["uncond"] + 3.0 * (args["cond"] - args["uncond"])
+
+    model = scene.model.clone()
+    model.set_model_sampler_cfg_function(momentum)
+    samples, uncertainty = scene.uncertain(model=model, contrast=False)
+    whole, _, _ = resample(scene, samples, uncertainty, model=model, candidates=5)
+    seen.clear()
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 1.0)
+    parts, _, _ = resample(scene, samples, uncertainty, model=model, candidates=5)
+    assert set(seen) == {5 * len(samples)}
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
 def test_contrast_begins_with_what_fitted_the_run(scene, limited):
     samples, uncertainty = scene.uncertain(contrast=False)
     sizes = limited(12)
