@@ -1,4 +1,4 @@
-"""The features behind one evaluation, never unfolded as a whole.
+"""Last-layer features phi (N, P, D) of one evaluation, computed piece by piece to bound memory.
 
 A 3x3 convolution's features repeat its input nine times: 190 MB an image at SDXL's 1024 x 1024
 pixels, where the input takes 21 MB. The methods ask for predictive variances and means, which are

@@ -37,12 +37,12 @@ class GaussNewton:
     """Running sums of the generalised Gauss-Newton matrix; two of them add.
 
     `gram` is sum phi phi^T, (D, D) or its diagonal (D,), float64; `positions` counts the phi that
-    went in, `outputs` the scalar residuals and `squared_error` the sum of their squares.
+    went in, `residuals` the scalar residuals and `squared_error` the sum of their squares.
     """
 
     gram: Tensor
     positions: int = 0
-    outputs: int = 0
+    residuals: int = 0
     squared_error: float = 0.0
 
     @classmethod
@@ -73,7 +73,7 @@ class GaussNewton:
             product = phi.T @ phi if self.structure == "full" else phi.square().sum(0)
             self.gram += product.to(self.gram.device)
             self.positions += len(phi)
-        self.outputs += residual.numel()
+        self.residuals += residual.numel()
         self.squared_error += squared_error
 
     def __add__(self, other: GaussNewton) -> GaussNewton:
@@ -86,16 +86,16 @@ class GaussNewton:
         return GaussNewton(
             self.gram + other.gram.to(self.gram.device),
             self.positions + other.positions,
-            self.outputs + other.outputs,
+            self.residuals + other.residuals,
             self.squared_error + other.squared_error,
         )
 
     @property
     def noise_variance(self) -> float:
         """Mean squared residual: the maximum-likelihood s2, in squared units of the output F."""
-        if self.outputs == 0:
+        if self.residuals == 0:
             raise ValueError("No data went into the fit, so there is no posterior to compute.")
-        return max(self.squared_error / self.outputs, 1e-12)
+        return max(self.squared_error / self.residuals, 1e-12)
 
     def posterior(
         self, weights: Tensor, prior_precision: float | None = None, fingerprint: str = ""
@@ -108,7 +108,7 @@ class GaussNewton:
         ).clamp(min=0)
         evidence = Evidence(
             eigenvalues, len(weights), float(weights.double().square().sum()),
-            self.squared_error, noise_variance, self.outputs,
+            self.squared_error, noise_variance, self.residuals,
         )  # fmt: skip
         if prior_precision is None:
             prior_precision = evidence.best_prior_precision()
@@ -132,13 +132,13 @@ class Evidence:
     squared_norm: float
     squared_error: float
     noise_variance: float
-    outputs: int
+    residuals: int
 
     def __call__(self, prior_precision: float) -> float:
         determinant = torch.log(self.eigenvalues + prior_precision).sum().item()
         features = len(self.eigenvalues)
         return (
-            -0.5 * self.outputs * math.log(2 * math.pi * self.noise_variance)
+            -0.5 * self.residuals * math.log(2 * math.pi * self.noise_variance)
             - 0.5 * self.squared_error / self.noise_variance
             - 0.5 * prior_precision * self.squared_norm
             - 0.5 * self.rows * (determinant - features * math.log(prior_precision))

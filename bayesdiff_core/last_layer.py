@@ -146,7 +146,7 @@ class OutputMap:
     sign: Tensor
     positions: int
 
-    def spread(self, values: Tensor) -> Tensor:
+    def to_latent(self, values: Tensor) -> Tensor:
         """Values (N, P) of the positions, given to the latent elements: (N, C, *S)."""
         return values[:, self.position.to(values.device)]
 

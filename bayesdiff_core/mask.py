@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .maps import check_maps, percentiles
+from .map_checks import check_maps, percentiles
 
 __all__ = ["Box", "Regions", "feather", "grow", "minimum_area", "regions", "threshold_mask"]
 

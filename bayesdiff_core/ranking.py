@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .maps import check_maps
+from .map_checks import check_maps
 
 __all__ = ["Direction", "Pooling", "keep_count", "keep_percent", "pool", "rank"]
 

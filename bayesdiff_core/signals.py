@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .moments import Welford
+from .running_moments import RunningMoments
 
 __all__ = [
     "CONTRAST_LEVELS",
@@ -55,7 +55,7 @@ class TrajectoryVariance:
     """
 
     evaluations: int
-    moments: Welford = field(default_factory=Welford)
+    moments: RunningMoments = field(default_factory=RunningMoments)
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
         if k in late_evaluations(self.evaluations):

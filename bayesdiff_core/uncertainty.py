@@ -34,7 +34,7 @@ class Signal:
 
     @property
     def scores(self) -> Tensor:
-        """One number an image (B,): the mean of the highest tenth of the map."""
+        """Score per image (B,): the mean of the highest tenth of the map, in the map's unit."""
         return pool(self.map.flatten(1, -2), "top10")
 
 

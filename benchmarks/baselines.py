@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.recording import Recorder
 from bayesdiff_core.signals import late_evaluations, trajectory_variance
+from bayesdiff_core.solver_run import SolverRun
 
 from .metrics import gradient_magnitude
 
 __all__ = ["free_maps", "total_variation"]
 
 
-def free_maps(process: SolverProcess) -> dict[str, Tensor]:
+def free_maps(process: SolverRun) -> dict[str, Tensor]:
     """Maps (B, H, W) by name, from one plain run of `process`, without observers of its own.
 
     `noise shift` is the only one that costs something: a second run from a shifted start.
@@ -46,7 +46,7 @@ def total_variation(images: Tensor) -> Tensor:
     return (dx + dy).mean(1)
 
 
-def noise_shift(process: SolverProcess, final: Tensor, size: float = 0.01) -> Tensor:
+def noise_shift(process: SolverRun, final: Tensor, size: float = 0.01) -> Tensor:
     """How far the image moves when the initial noise is shifted by a constant."""
     x = process.x
     process.x = x + size
@@ -57,7 +57,7 @@ def noise_shift(process: SolverProcess, final: Tensor, size: float = 0.01) -> Te
     return (moved - final).square().mean(1).sqrt() / size
 
 
-def guidance_difference(process: SolverProcess, z: Tensor, sigma: Tensor) -> Tensor | None:
+def guidance_difference(process: SolverRun, z: Tensor, sigma: Tensor) -> Tensor | None:
     """|D_c - D_u| (B, H, W) at the last evaluation, where the denoiser has both sides."""
     denoiser = process.denoiser
     if not hasattr(denoiser, "conditional"):

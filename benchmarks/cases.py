@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayesdiff_core.flow import FlowDenoiser
+from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.methods import PRESETS
-from bayesdiff_core.posterior_start import draw_moves, posterior_moves
-from bayesdiff_core.process import Evaluation, SolverProcess, tile
+from bayesdiff_core.methods.posterior_moves import draw_moves, posterior_moves
 from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
-from bayesdiff_core.resample import MaskedRun, RenoisedRun
-from bayesdiff_core.samplers import ddim
+from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun
 from bayesdiff_core.signals import (
     CONTRAST_LEVELS,
     artifact,
@@ -24,6 +22,8 @@ from bayesdiff_core.signals import (
     late_evaluations,
     trajectory_variance,
 )
+from bayesdiff_core.solver_run import Evaluation, SolverRun, tile
+from bayesdiff_core.solvers import ddim
 
 from .scenes import Scenes, benchmark_model, renoise
 
@@ -38,9 +38,9 @@ __all__ = [
     "sample_again",
 ]
 
-Again = MaskedRun | RenoisedRun
+RegionRun = MaskedRun | RenoisedRun
 
-Start = Callable[["Case", MaskedRun, Tensor], tuple[Again, Tensor]]
+Start = Callable[["Case", MaskedRun, Tensor], tuple[RegionRun, Tensor]]
 """(case, masked run, fresh noise) -> the run, perhaps without its recording, and its start."""
 
 
@@ -118,35 +118,35 @@ def join(cases: list[Case]) -> Case:
     )
 
 
-def around_prediction(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
+def around_prediction(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
     """Fresh noise around the recorded denoised prediction."""
     return run, run.start(renoise, noise)
 
 
-def around_final(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
+def around_final(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
     """Fresh noise around the final picture; outside, the recorded run."""
     return run, run.start(renoise, noise, around="final")
 
 
-def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
+def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
     """Plain inpainting: the final picture, noised anew at every step, stands for the recording."""
     plain = RenoisedRun(run.clean, run.mask, renoise, noise[: len(run.clean)], run.copies)
     return plain, plain.start(renoise, run.sigmas[0], noise)
 
 
-def along_tangents(case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
+def along_tangents(case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
     """No fresh noise: the recorded state, moved along tangents of the posterior."""
     return run, run.moved(draw_moves(moves_of(case, run), noise, along=True))
 
 
-def independent_pixels(case: Case, run: MaskedRun, noise: Tensor) -> tuple[Again, Tensor]:
+def independent_pixels(case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
     """The published way, x_t ~ N(E x_t, Var x_t) pixel by pixel (Kou et al. 2024, section 4.2)."""
     return run, run.moved(draw_moves(moves_of(case, run), noise, along=False))
 
 
 def moves_of(case: Case, run: MaskedRun) -> Tensor:
     recording = case.recording
-    process = SolverProcess(ddim, case.denoiser(), recording.states[0], recording.schedule)
+    process = SolverRun(ddim, case.denoiser(), recording.states[0], recording.schedule)
     posterior = benchmark_model(case.model).posterior
     return posterior_moves(process, posterior, recording, run.first_evaluation)
 
@@ -180,7 +180,7 @@ def sample_again(
     sigmas = run.sigmas
     again, first = start(case, run, noise)
     recorder = Recorder(len(sigmas) - 1)
-    process = SolverProcess(
+    process = SolverRun(
         ddim,
         InsideMask(denoiser, again, sigmas),
         first,
@@ -246,16 +246,16 @@ class InsideMask:
     """A denoiser of a masked run: outside the mask it sees and says what was recorded."""
 
     denoiser: FlowDenoiser
-    run: Again
+    run: RegionRun
     sigmas: Tensor
 
     @property
     def output_map(self):  # type: ignore[no-untyped-def]
         return self.denoiser.output_map
 
-    def outputs(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+    def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
         def plain(_k: int, inside: Tensor, s: Tensor) -> Tensor:
-            return self.denoiser.outputs(inside, s)[0]
+            return self.denoiser.predict(inside, s)[0]
 
         return (self._of(z).evaluate(plain)(self._step(sigma), z, sigma),)
 
@@ -264,15 +264,15 @@ class InsideMask:
 
         def watched(_k: int, inside: Tensor, s: Tensor) -> Tensor:
             found.append(self.denoiser.evaluate(inside, s))
-            return found[0].outputs[0]
+            return found[0].predictions[0]
 
         blended = self._of(z).evaluate(watched)(self._step(sigma), z, sigma)
-        return replace(found[0], outputs=(blended,))
+        return replace(found[0], predictions=(blended,))
 
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
         return self.denoiser.perturbed(deltas)
 
-    def _of(self, z: Tensor) -> Again:
+    def _of(self, z: Tensor) -> RegionRun:
         """The run for as many copies as z has."""
         return replace(self.run, copies=len(z) // len(self.run.mask))
 

@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayesdiff_core.flow import FlowDenoiser
-from bayesdiff_core.process import SolverProcess
+from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.ranking import pool
 from bayesdiff_core.recording import Recorder, Recording
-from bayesdiff_core.region_choice import (
+from bayesdiff_core.resample.region_choice import (
     compose,
     paint,
     pick_regions,
     region_labels,
     region_scores,
 )
-from bayesdiff_core.samplers import ddim, flow_sigmas
-from bayesdiff_core.selection import Selection
+from bayesdiff_core.segments import Selection
 from bayesdiff_core.signals import CONTRAST_LEVELS, late_evaluations
+from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solvers import ddim, flow_sigmas
 
 from .cases import Case, look, sample_again
 from .scenes import STEPS, Scenes, benchmark_model
@@ -158,9 +158,7 @@ def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     denoiser = found.denoiser(labels, 1.0)
     x = torch.randn(len(labels), *found.shape, generator=torch.Generator().manual_seed(seed))
     recorder = Recorder(STEPS)
-    process = SolverProcess(
-        ddim, denoiser, x, flow_sigmas(STEPS, found.shift), observers=[recorder]
-    )
+    process = SolverRun(ddim, denoiser, x, flow_sigmas(STEPS, found.shift), observers=[recorder])
     recording = recorder.finish(process.sample(), process.sigmas)
     assert recording is not None, recorder.note
     return recording.final, pool(artifact_of(denoiser, recording), "top10")

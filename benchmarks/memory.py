@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from bayesdiff_core.flow import FlowDenoiser, FlowModel
+from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.methods import PRESETS, BayesDiff
 from bayesdiff_core.methods.bayesdiff import Recursion, single_steps
 from bayesdiff_core.methods.tangent import TangentRun
-from bayesdiff_core.process import SolverProcess
-from bayesdiff_core.samplers import ddim, flow_sigmas
+from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solvers import ddim, flow_sigmas
 
 __all__ = ["main", "peak_bytes"]
 
@@ -64,14 +64,14 @@ def measure(batch: int) -> dict[str, float]:
     posterior.factor("cpu")
     denoiser = FlowDenoiser(model, labels, labels, 3.0)
     x, sigmas = torch.randn(batch, 4, SIZE, SIZE), flow_sigmas(30)
-    process = SolverProcess(ddim, denoiser, x, sigmas, name="ddim")
+    process = SolverRun(ddim, denoiser, x, sigmas, name="ddim")
     runs = {
         name: TangentRun(process, posterior, preset.plan(30, 4))
         for name, preset in PRESETS.items()
     }
     published = Recursion(BayesDiff(), process, posterior, single_steps(process.trace, "ddim"))
     works: dict[str, Callable[[], object]] = {
-        "plain": lambda: denoiser.outputs(x, sigmas[0]),
+        "plain": lambda: denoiser.predict(x, sigmas[0]),
         **{name: lambda run=run: run.evaluate(0, x, sigmas[0]) for name, run in runs.items()},
         "bayesdiff": lambda: published.evaluate(0, x, sigmas[0]),
         "fit": lambda: model.fit(iter([(x, labels)]), torch.Generator().manual_seed(0)),

@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bayesdiff_core.resample import choose
+from bayesdiff_core.resample.masked_run import choose
 
 from .cases import MODES, Case, join, quadrant_case, sample_again
 from .detect import SECTIONS as DETECTION

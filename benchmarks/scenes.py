@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from bayesdiff_core.flow import FlowDenoiser
+from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.methods import PRESETS
 from bayesdiff_core.recording import Recorder, Recording
 

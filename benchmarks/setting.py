@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bayesdiff_core.flow import FlowDenoiser, FlowModel
+from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
 from bayesdiff_core.laplace import LaplacePosterior
-from bayesdiff_core.process import Observer, SolverProcess
-from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
+from bayesdiff_core.solver_run import Observer, SolverRun
+from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 from demo.bundle import load_model
 
 __all__ = ["CACHE", "BenchmarkModel", "Setting", "cached", "load_benchmark_model"]
@@ -62,13 +62,13 @@ class Setting:
     def __str__(self) -> str:
         return f"{self.model}, {self.sampler} {self.steps}, cfg {self.guidance_scale:g}"
 
-    def process(self, observers: tuple[Observer, ...] = ()) -> SolverProcess:
+    def process(self, observers: tuple[Observer, ...] = ()) -> SolverRun:
         """A fresh process: the same initial noise, labels and solver noise every time."""
         model = load_benchmark_model(self.model)
         generator = torch.Generator().manual_seed(1000 + self.seed)
         x = torch.randn(self.count, *model.shape, generator=generator)
         labels = model.labels(self.count, self.seed)
-        return SolverProcess(
+        return SolverRun(
             SAMPLERS[self.sampler],
             model.denoiser(labels, self.guidance_scale),
             x,
@@ -108,7 +108,7 @@ def own_samples(flow: FlowModel, config) -> Iterator[tuple[Tensor, Tensor]]:  # 
         labels = torch.randint(config.null_label, (64, config.n_labels), generator=generator)
         x = torch.randn(64, *config.sample_shape, generator=generator)
         denoiser = FlowDenoiser(flow, labels)
-        process = SolverProcess(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20, config.shift))
+        process = SolverRun(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20, config.shift))
         yield process.sample(), labels
 
 

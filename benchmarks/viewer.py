@@ -35,10 +35,10 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from bayesdiff_core.payload import encode
 from bayesdiff_core.recording import Recording
+from bayesdiff_core.render.upsample import upsample
+from bayesdiff_core.render.viewer_payload import encode
 from bayesdiff_core.uncertainty import Signal
-from bayesdiff_core.upsample import upsample
 from tests.support.browser import ComfyPage, find_chromium, launch_chromium
 from tests.support.host_location import find_host
 from tests.support.server import ComfyServer

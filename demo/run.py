@@ -17,18 +17,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from bayesdiff_core.annotate import draw_text
-from bayesdiff_core.compose import contour
-from bayesdiff_core.flow import FlowDenoiser, FlowModel
-from bayesdiff_core.heatmap import colorize, normalize, overlay, scale_limits
+from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.mask import grow, threshold_mask
 from bayesdiff_core.methods import PRESETS
-from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.ranking import pool, rank
 from bayesdiff_core.recording import Recorder
-from bayesdiff_core.resample import MaskedRun, choose
-from bayesdiff_core.samplers import ddim, flow_sigmas
+from bayesdiff_core.render.compose import contour
+from bayesdiff_core.render.heatmap import colorize, normalize, overlay, scale_limits
+from bayesdiff_core.render.text import draw_text
+from bayesdiff_core.render.upsample import upsample
+from bayesdiff_core.resample.masked_run import MaskedRun, choose
 from bayesdiff_core.signals import (
     CONTRAST_LEVELS,
     Contrast,
@@ -38,8 +37,9 @@ from bayesdiff_core.signals import (
     late_evaluations,
     trajectory_variance,
 )
+from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solvers import ddim, flow_sigmas
 from bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
-from bayesdiff_core.upsample import upsample
 
 from .bundle import load_model
 
@@ -83,7 +83,7 @@ def fit(demo: Demo) -> LaplacePosterior:
     generator = torch.Generator().manual_seed(demo.seed)
     labels = torch.randint(10, (64, 4), generator=generator)
     with bar(STEPS + 1, "fit: sample, then sum") as progress:
-        process = SolverProcess(
+        process = SolverRun(
             ddim, demo.denoiser(labels), demo.noise(64, 1), flow_sigmas(STEPS),
             callback=lambda _: progress.update(),
         )  # fmt: skip
@@ -99,7 +99,7 @@ def sample(demo: Demo, posterior: LaplacePosterior) -> tuple[Tensor, Uncertainty
     trajectory, recorder = TrajectoryVariance(STEPS), Recorder(STEPS)
     denoiser = demo.denoiser()
     with bar(STEPS, f"sample {count} scenes") as progress:
-        process = SolverProcess(
+        process = SolverRun(
             ddim, denoiser, demo.noise(count, 2), flow_sigmas(STEPS),
             callback=lambda _: progress.update(), observers=[trajectory, recorder],
         )  # fmt: skip
@@ -132,7 +132,7 @@ def repair(demo: Demo, uncertainty: Uncertainty, index: int) -> tuple[Tensor, Te
     masked = MaskedRun(uncertainty.recording.select(index), mask[:, None], 0.7, candidates)
     recorder = Recorder(len(masked.sigmas) - 1)
     with bar(len(masked.sigmas) - 1, "sample a region again") as progress:
-        process = SolverProcess(
+        process = SolverRun(
             ddim, demo.denoiser(labels), masked.start(renoise, demo.noise(candidates, 3)),
             masked.sigmas, callback=lambda _: progress.update(), observers=[recorder],
         )  # fmt: skip

@@ -1,7 +1,7 @@
 import torch
 from comfy_api.latest import io
 
-from .host.demo import demo_config
+from .host.demo_models import demo_config
 from .types import CATEGORY
 
 

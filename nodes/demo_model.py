@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from .host.demo import load_demo
+from .host.demo_models import load_demo
 from .types import CATEGORY
 
 

@@ -1,7 +1,7 @@
 import torch
 from comfy_api.latest import io
 
-from .host.demo import demo_config, labels_conditioning
+from .host.demo_models import demo_config, labels_conditioning
 from .types import CATEGORY
 
 
@@ -12,7 +12,7 @@ class DemoPrompt(io.ComfyNode):
             node_id="BayesDiffDemoPrompt",
             display_name="BayesDiff Demo Prompt",
             category=f"{CATEGORY}/demo",
-            description="What a bundled model shall draw; one line an image.",
+            description="What a bundled model should draw; one line per image.",
             inputs=[
                 io.Model.Input("model", tooltip="From BayesDiff Demo Model."),
                 io.String.Input(

@@ -1,8 +1,8 @@
 from comfy_api.latest import io
 
 from ..bayesdiff_core.uncertainty import SIGNALS
-from .host.diversity import ALONG, diversify, uncertain_part
-from .host.repair import Given, Repair
+from .host.resample.options import Overrides, ResampleOptions
+from .host.resample.variants import ALONG, diversify, uncertain_part
 from .resample_inputs import (
     denoise_input,
     prompt_inputs,
@@ -89,8 +89,8 @@ class Diversity(io.ComfyNode):
             )
         if mask is None and posterior is None:
             mask = uncertain_part(uncertainty, signal, percentile)
-        variety = Repair(
-            seed, denoise, variants, posterior=posterior, given=Given(cfg=cfg or None)
+        variety = ResampleOptions(
+            seed, denoise, variants, posterior=posterior, given=Overrides(cfg=cfg or None)
         )
         return io.NodeOutput(
             *diversify(model, latent, uncertainty, mask, positive, negative, variety)

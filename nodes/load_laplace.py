@@ -3,7 +3,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..bayesdiff_core.storage import load_posterior
+from ..bayesdiff_core.laplace_io import load_posterior
 from .folders import FOLDER, saved_posteriors
 from .types import CATEGORY, Laplace
 

@@ -1,12 +1,12 @@
 from comfy_api.latest import io
 
-from .host.repair import RECORDED, RULES, Repair
-from .host.resample import resample
+from .host.resample.options import RECORDED, RULES, ResampleOptions
+from .host.resample.rounds import resample
 from .resample_inputs import (
     denoise_input,
-    given_of,
     noise_mode_inputs,
     override_inputs,
+    overrides_of,
     prompt_inputs,
     recorded_guidance_input,
     seed_input,
@@ -100,9 +100,9 @@ class MaskedResample(io.ComfyNode):
         keep_original, uncertainty=None, cfg=0.0, noise_mode="denoised", laplace=None,
         sampler_name=RECORDED, scheduler=RECORDED, steps=0, rounds=1,
     ) -> io.NodeOutput:  # fmt: skip
-        repair = Repair(
+        repair = ResampleOptions(
             seed, denoise, candidates, rule, keep_original, noise_mode, laplace, rounds,
-            given_of(sampler_name, scheduler, steps, cfg),
+            overrides_of(sampler_name, scheduler, steps, cfg),
         )  # fmt: skip
         return io.NodeOutput(
             *resample(model, latent, uncertainty, mask, positive, negative, repair)

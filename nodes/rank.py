@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..bayesdiff_core.ranking import keep_count, keep_percent, rank
 from ..bayesdiff_core.uncertainty import SIGNALS
-from .host.batches import not_connected, sample_of
+from .batches import not_connected, sample_of
 from .types import CATEGORY, Uncertainty
 
 KEEP = {
@@ -58,7 +58,7 @@ class Rank(io.ComfyNode):
                     min=0.1,
                     max=100.0,
                     step=0.1,
-                    tooltip="Share to keep, with keep percent; rounded up to whole images.",
+                    tooltip="Percentage of images to keep, with keep percent; rounded up.",
                 ),
                 io.Image.Input(
                     "image", optional=True, tooltip="The decoded images, in the same order."

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bayesdiff_core.resample import NOISE_MODES
-from .host.repair import RECORDED, Given
-from .host.sampling import SAMPLERS, SCHEDULERS
+from ..bayesdiff_core.resample.masked_run import NOISE_MODES
+from .host.ksampler import SAMPLERS, SCHEDULERS
+from .host.resample.options import RECORDED, Overrides
 from .sampler_inputs import seed_input
 from .types import Laplace, Uncertainty
 
 __all__ = [
     "denoise_input",
-    "given_of",
     "noise_mode_inputs",
     "override_inputs",
+    "overrides_of",
     "prompt_inputs",
     "recorded_guidance_input",
     "seed_input",
@@ -110,9 +110,9 @@ def override_inputs() -> list[io.Input]:
     ]
 
 
-def given_of(sampler_name: str, scheduler: str, steps: int, cfg: float) -> Given:
+def overrides_of(sampler_name: str, scheduler: str, steps: int, cfg: float) -> Overrides:
     """What the inputs ask for in place of what was recorded."""
-    return Given(
+    return Overrides(
         None if sampler_name == RECORDED else sampler_name,
         None if scheduler == RECORDED else scheduler,
         steps or None,

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..bayesdiff_core.laplace import LaplacePosterior
 from ..bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, Tangent
-from .host.sampling import SAMPLERS, SCHEDULERS, Wanted
+from .host.ksampler import SAMPLERS, SCHEDULERS, UncertaintyOptions
 from .types import Laplace, Uncertainty
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "seed_input",
     "steps_input",
     "uncertain_outputs",
-    "wanted_of",
+    "uncertainty_options",
 ]
 
 
@@ -64,7 +64,7 @@ def sampler_inputs() -> list[io.Input]:
 
 def conditioning_inputs() -> list[io.Input]:
     return [
-        io.Conditioning.Input("positive", tooltip="What the image shall show."),
+        io.Conditioning.Input("positive", tooltip="What the image should show."),
         io.Conditioning.Input("negative", tooltip="What to guide away from; also for contrast."),
         io.Latent.Input("latent_image", tooltip="The latent to denoise."),
     ]
@@ -176,7 +176,7 @@ def method_inputs() -> list[io.Input]:
     ]
 
 
-def wanted_of(
+def uncertainty_options(
     laplace: LaplacePosterior | None,
     preset: str = "balanced",
     probes: int = PRESETS["balanced"].probes,
@@ -186,7 +186,7 @@ def wanted_of(
     method: str = "tangent",
     members: int = 10,
     skip: int = 1,
-) -> Wanted:
+) -> UncertaintyOptions:
     """What the inputs of `method_inputs` ask for."""
     chosen: Method
     if method == "ensemble":
@@ -195,4 +195,4 @@ def wanted_of(
         chosen = BayesDiff(skip=skip)
     else:
         chosen = PRESETS.get(preset) or Tangent(probes, refreshes)
-    return Wanted(laplace, chosen, contrast, recording_mb)
+    return UncertaintyOptions(laplace, chosen, contrast, recording_mb)

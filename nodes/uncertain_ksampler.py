@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from .host.sampling import Schedule, sample_uncertain
+from .host.ksampler import Schedule, sample_uncertain
 from .report import scores_and_report
 from .sampler_inputs import (
     conditioning_inputs,
@@ -11,7 +11,7 @@ from .sampler_inputs import (
     seed_input,
     steps_input,
     uncertain_outputs,
-    wanted_of,
+    uncertainty_options,
 )
 from .types import CATEGORY
 
@@ -59,7 +59,7 @@ class UncertainKSampler(io.ComfyNode):
             positive,
             negative,
             Schedule(sampler_name, scheduler, steps, denoise),
-            wanted_of(laplace, **options),
+            uncertainty_options(laplace, **options),
             seed=seed,
             cfg=cfg,
         )

@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from .host.sampling import Schedule, sample_uncertain
+from .host.ksampler import Schedule, sample_uncertain
 from .report import scores_and_report
 from .sampler_inputs import (
     conditioning_inputs,
@@ -11,7 +11,7 @@ from .sampler_inputs import (
     seed_input,
     steps_input,
     uncertain_outputs,
-    wanted_of,
+    uncertainty_options,
 )
 from .types import CATEGORY
 
@@ -80,7 +80,7 @@ class UncertainKSamplerAdvanced(io.ComfyNode):
             positive,
             negative,
             schedule,
-            wanted_of(laplace, **options),
+            uncertainty_options(laplace, **options),
             seed=noise_seed,
             cfg=cfg,
             add_noise=add_noise == "enable",

@@ -1,8 +1,8 @@
 from comfy_api.latest import io
 
-from .host.sampling import sample_custom
+from .host.ksampler import sample_custom
 from .report import scores_and_report
-from .sampler_inputs import laplace_input, method_inputs, uncertain_outputs, wanted_of
+from .sampler_inputs import laplace_input, method_inputs, uncertain_outputs, uncertainty_options
 from .types import CATEGORY
 
 
@@ -39,6 +39,6 @@ class UncertainSamplerCustom(io.ComfyNode):
     def execute(
         cls, noise, guider, sampler, sigmas, latent_image, laplace=None, **options,
     ) -> io.NodeOutput:  # fmt: skip
-        wanted = wanted_of(laplace, **options)
+        wanted = uncertainty_options(laplace, **options)
         *latents, uncertainty = sample_custom(noise, guider, sampler, sigmas, latent_image, wanted)
         return io.NodeOutput(*latents, uncertainty, *scores_and_report(uncertainty))

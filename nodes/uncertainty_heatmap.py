@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..bayesdiff_core.decode import PIXEL_UNIT, pixel_std
-from ..bayesdiff_core.heatmap import COLORMAPS, normalize
-from ..bayesdiff_core.payload import frames
-from ..bayesdiff_core.picture import DISPLAYS, Look, draw
-from ..bayesdiff_core.selection import Selection, corners, segments
-from ..bayesdiff_core.steps import STEP_UNIT, step_map
+from ..bayesdiff_core.pixel_std import PIXEL_UNIT, pixel_std
+from ..bayesdiff_core.render.heatmap import COLORMAPS, normalize
+from ..bayesdiff_core.render.pictures import DISPLAYS, Look, draw
+from ..bayesdiff_core.render.upsample import guided_upsample, upsample
+from ..bayesdiff_core.render.viewer_payload import frames
+from ..bayesdiff_core.segments import Selection, corners, segments
+from ..bayesdiff_core.step_maps import STEP_UNIT, step_map
 from ..bayesdiff_core.uncertainty import SIGNALS, Signal
-from ..bayesdiff_core.upsample import guided_upsample, upsample
 from .types import CATEGORY, Uncertainty
 from .viewer import show
 

@@ -1,11 +1,11 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..bayesdiff_core.heatmap import COLORMAPS
-from ..bayesdiff_core.payload import frames
-from ..bayesdiff_core.picture import Look
-from ..bayesdiff_core.plot import plot_histogram, plot_steps
-from ..bayesdiff_core.steps import STEP_UNIT, step_totals
+from ..bayesdiff_core.render.heatmap import COLORMAPS
+from ..bayesdiff_core.render.pictures import Look
+from ..bayesdiff_core.render.plot import plot_histogram, plot_steps
+from ..bayesdiff_core.render.viewer_payload import frames
+from ..bayesdiff_core.step_maps import STEP_UNIT, step_totals
 from ..bayesdiff_core.uncertainty import SIGNALS
 from .types import CATEGORY, Uncertainty
 

@@ -10,8 +10,8 @@ import folder_paths
 from comfy_api.latest import ui
 from torch import Tensor
 
-from ..bayesdiff_core.payload import encode
 from ..bayesdiff_core.recording import Recording
+from ..bayesdiff_core.render.viewer_payload import encode
 from ..bayesdiff_core.uncertainty import Signal
 
 __all__ = ["KEY", "show"]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..laplace import LaplacePosterior
-from ..process import SolverProcess
+from ..solver_run import SolverRun
 
 __all__ = ["Method", "Propagated"]
 
@@ -33,5 +33,5 @@ class Method(Protocol):
     @property
     def name(self) -> str: ...
 
-    def sample(self, process: SolverProcess, posterior: LaplacePosterior) -> Propagated:
+    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Run `process` to its end and say how uncertain the result is."""

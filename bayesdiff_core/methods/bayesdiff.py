@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ..laplace import LaplacePosterior
-from ..process import Evaluation, SolverProcess
-from ..trace import Trace
+from ..solver_run import Evaluation, SolverRun
+from ..solver_trace import Trace
 from .base import Propagated
 
 __all__ = ["BayesDiff", "Step", "UnsupportedSolverError", "single_steps"]
@@ -54,7 +54,7 @@ class BayesDiff:
         if self.samples < 2 or self.skip < 1:
             raise ValueError("BayesDiff needs at least two samples and a skip interval of 1.")
 
-    def sample(self, process: SolverProcess, posterior: LaplacePosterior) -> Propagated:
+    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Latent, which the method perturbs by definition, and variance (B, C, *S)."""
         recursion = Recursion(self, process, posterior, single_steps(process.trace, process.name))
         latent = process.sample(recursion.evaluate)
@@ -68,7 +68,7 @@ class Recursion:
     def __init__(
         self,
         method: BayesDiff,
-        process: SolverProcess,
+        process: SolverRun,
         posterior: LaplacePosterior,
         steps: list[Step],
     ) -> None:
@@ -99,7 +99,7 @@ class Recursion:
             self.variance = step.a**2 * self.variance
             return denoised
         evaluation = self.process.denoiser.evaluate(z, sigma)
-        noise = noise_prediction(z, sigma, evaluation.outputs[0])
+        noise = noise_prediction(z, sigma, evaluation.predictions[0])
         noise_variance = self._noise_variance(evaluation, sigma)
         self._advance(step, noise, noise_variance, sigma)
         drawn = noise + noise_variance.sqrt() * self._randn(noise.shape, noise)
@@ -129,14 +129,14 @@ class Recursion:
         flat = states.flatten(0, 1)
         if step.used != step.start:
             flat = self._to_midpoint(flat, step)
-        denoised = self.process.denoiser.outputs(flat, sigma)[0]
+        denoised = self.process.denoiser.predict(flat, sigma)[0]
         self.cost += count
         return states, noise_prediction(flat, sigma, denoised).unflatten(0, (count, -1))
 
     def _to_midpoint(self, states: Tensor, step: Step) -> Tensor:
         """The solver's own half step from the start to the midpoint, for every state."""
         sigma = self.process.trace.sigmas[step.start].to(states)
-        denoised = self.process.denoiser.outputs(states, sigma)[0]
+        denoised = self.process.denoiser.predict(states, sigma)[0]
         self.cost += self.method.samples
         a, b = decompose(self.process.trace, step.start, step.start, step.used)
         return a * states + b * noise_prediction(states, sigma, denoised)
@@ -146,7 +146,7 @@ class Recursion:
         terms = evaluation.guidance or ((1.0, evaluation.features[0]),)
         variance = sum(weight**2 * phi.variance(self.posterior) for weight, phi in terms)
         scale = (evaluation.output_scale / sigma).square()
-        return self.process.denoiser.output_map.spread(variance * scale[:, None])
+        return self.process.denoiser.output_map.to_latent(variance * scale[:, None])
 
     def _randn(self, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
         return torch.randn(shape, generator=self.generator).to(like)
@@ -200,4 +200,4 @@ def decompose(trace: Trace, start: int, used: int, end: int) -> tuple[float, flo
 
 def _row(trace: Trace, k: int) -> Tensor:
     """Coefficients of state k in (x, D_0, D_1, ...), the noise draws before it left out."""
-    return torch.cat([trace.start[k : k + 1], trace.outputs[k, :, 0]])
+    return torch.cat([trace.start[k : k + 1], trace.predictions[k, :, 0]])

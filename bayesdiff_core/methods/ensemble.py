@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..laplace import LaplacePosterior
-from ..moments import Welford
-from ..process import SolverProcess
+from ..running_moments import RunningMoments
+from ..solver_run import SolverRun
 from .base import Propagated
 
 __all__ = ["Ensemble"]
@@ -39,10 +39,10 @@ class Ensemble:
         if self.members < 2:
             raise ValueError("An ensemble needs at least two members to have a variance.")
 
-    def sample(self, process: SolverProcess, posterior: LaplacePosterior) -> Propagated:
+    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
         latent = process.sample()
         generator = torch.Generator("cpu").manual_seed(self.seed)
-        moments = Welford()
+        moments = RunningMoments()
         kept: list[Tensor] = []
         for first in range(0, self.members, self.chunk):
             count = min(self.chunk, self.members - first)
@@ -57,7 +57,7 @@ class Ensemble:
 
     def _run(
         self,
-        process: SolverProcess,
+        process: SolverRun,
         posterior: LaplacePosterior,
         count: int,
         generator: torch.Generator,

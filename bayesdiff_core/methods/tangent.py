@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ..features import Features
 from ..laplace import LaplacePosterior
-from ..process import Evaluation, SolverProcess, tile
+from ..solver_run import Evaluation, SolverRun, tile
 from .base import Propagated
 
 __all__ = [
@@ -120,7 +120,7 @@ class Tangent:
         schedule = tuple(refresh_schedule(evaluations, refreshes))
         return Plan(shifts, probes - shifts, schedule)
 
-    def sample(self, process: SolverProcess, posterior: LaplacePosterior) -> Propagated:
+    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Latent and variance (B, C, *S), by at most probes * refreshes extra evaluations."""
         plan = self.plan(process.trace.evaluations, process.x.shape[1])
         run = TangentRun(process, posterior, plan, self.seed)
@@ -152,7 +152,7 @@ class TangentRun:
     """The tangents of one run, built up evaluation by evaluation: shifts first, then draws."""
 
     def __init__(
-        self, process: SolverProcess, posterior: LaplacePosterior, plan: Plan, seed: int = 0
+        self, process: SolverRun, posterior: LaplacePosterior, plan: Plan, seed: int = 0
     ) -> None:
         self.process = process
         self.posterior = posterior
@@ -169,13 +169,13 @@ class TangentRun:
         if k not in self.plan.refreshes:
             return self.process.denoise(k, z, sigma)
         evaluation = self.process.denoiser.evaluate(z, sigma)
-        pairs = [self._sources(evaluation, m) for m in range(len(evaluation.outputs))]
+        pairs = [self._sources(evaluation, m) for m in range(len(evaluation.predictions))]
         tangents, local = ([pair[i] for pair in pairs] for i in (0, 1))
         if self.history:
             moved = self._jacobian_products(z, sigma, evaluation, self.state(k))
             tangents = [s + j for s, j in zip(tangents, moved, strict=True)]
         self.history.append(Refresh(k, tangents, local))
-        return evaluation.outputs[0]
+        return evaluation.predictions[0]
 
     def state(self, row: int) -> Tensor:
         """Tangents (K, B, C, *S) of the state at evaluation `row` (the last row is the result)."""
@@ -190,10 +190,10 @@ class TangentRun:
         """Variance (B, C, *S) of the final state; zero where the solver asked for nothing."""
         if not self.history:
             return torch.zeros_like(self.process.x)
-        moves, local = self.spread(self.trace.evaluations)
+        moves, local = self.weighted_tangents(self.trace.evaluations)
         return moves.square().sum(0) + local
 
-    def spread(self, row: int) -> tuple[Tensor, Tensor]:
+    def weighted_tangents(self, row: int) -> tuple[Tensor, Tensor]:
         """Tangents (K, B, C, *S) and local variance (B, C, *S) of the state at `row`.
 
         They are weighted so that the tangents' squares and it sum to the variance.
@@ -226,9 +226,9 @@ class TangentRun:
         """
         starts = [refresh.k for refresh in self.history]
         ends = [*starts[1:], self.trace.evaluations]
-        total = torch.zeros(len(starts), *self.trace.outputs.shape[2:], dtype=torch.double)
+        total = torch.zeros(len(starts), *self.trace.predictions.shape[2:], dtype=torch.double)
         for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            held = self.trace.outputs[row, start:end]
+            held = self.trace.predictions[row, start:end]
             total[i] += held.sum(0)
             if i > 0:
                 ahead = torch.arange(end - start, dtype=held.dtype) / (start - starts[i - 1])
@@ -246,11 +246,11 @@ class TangentRun:
         # A sample whose mask is empty does not move: any step will do, but not an infinite one.
         h = torch.where(size > 0, STEP * rms(z, 1) / size, torch.ones_like(size))
         moved = tile(z, probes) + (h * dz).flatten(0, 1)
-        outputs = self.process.denoiser.outputs(moved, sigma)
+        predictions = self.process.denoiser.predict(moved, sigma)
         self.cost += probes
         return [
-            (output.unflatten(0, (probes, -1)) - base) / h
-            for output, base in zip(outputs, evaluation.outputs, strict=True)
+            (prediction.unflatten(0, (probes, -1)) - base) / h
+            for prediction, base in zip(predictions, evaluation.predictions, strict=True)
         ]
 
     def _sources(self, evaluation: Evaluation, m: int) -> tuple[Tensor, Tensor]:
@@ -267,14 +267,14 @@ class TangentRun:
         shifts = self._shifts(shape * (scale * coherent.sqrt())[:, None])
         sources = torch.cat([shifts, self._draws(features, scale)])
         rest = LOCAL * (1 - coherent / whole.clamp(min=1e-30)).clamp(min=0)
-        local = self.process.denoiser.output_map.spread((scale**2 * rest)[:, None] * variance)
+        local = self.process.denoiser.output_map.to_latent((scale**2 * rest)[:, None] * variance)
         mask = self.process.mask
         return (sources, local) if mask is None else (sources * mask, local * mask**2)
 
     def _shifts(self, size: Tensor) -> Tensor:
         """Shifts (K, B, C, *S) by the patterns over channels, from the size (B, P) of a row's."""
         # A channel may gather p * p independent rows; one shift of all stands for theirs.
-        shift = self.process.denoiser.output_map.spread(size)
+        shift = self.process.denoiser.output_map.to_latent(size)
         return self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2)) * shift
 
     def _draws(self, features: Features, scale: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bayesdiff_core.annotate import BACKGROUND, FOREGROUND, draw_text
-from bayesdiff_core.picture import Look, draw
-from bayesdiff_core.upsample import guided_upsample
+from bayesdiff_core.render.pictures import Look, draw
+from bayesdiff_core.render.text import BACKGROUND, FOREGROUND, draw_text
+from bayesdiff_core.render.upsample import guided_upsample
 
 from .runs import Image, Runs
 from .truth import Verdict

@@ -12,12 +12,12 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...bayesdiff_core.process import tile
 from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast, artifact, contrast
+from ...bayesdiff_core.solver_run import tile
 from ...bayesdiff_core.uncertainty import Signal
-from .conds import Conds
+from .conditioning import Conds
 
-__all__ = ["contrast_levels", "contrast_map", "has_two_sides", "judged"]
+__all__ = ["contrast_levels", "contrast_map", "contrast_signals", "has_two_sides"]
 
 
 def has_two_sides(conds: Conds) -> bool:
@@ -50,7 +50,7 @@ def contrast_map(
     return contrast(sides.conditional, sides.unconditional, latent, renoise, levels, generator)
 
 
-def judged(found: Contrast, trajectory: Tensor | None) -> dict[str, Signal]:
+def contrast_signals(found: Contrast, trajectory: Tensor | None) -> dict[str, Signal]:
     """The signals that a contrast gives, on the CPU: itself, and `artifact` with a trajectory
     (B, *S) of the same latents."""
     found = Contrast(found.map.cpu().float(), found.error.cpu().float())

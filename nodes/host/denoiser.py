@@ -21,9 +21,9 @@ from torch.autograd import forward_ad
 
 from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
-from ...bayesdiff_core.process import Evaluation, tile
-from .closures import unchanged
-from .tap import CondCall, Tap
+from ...bayesdiff_core.solver_run import Evaluation, tile
+from .feature_tap import CondCall, Tap
+from .guider_state import preserve_state
 
 __all__ = ["HostDenoiser"]
 
@@ -53,8 +53,8 @@ class HostDenoiser:
     def output_map(self) -> OutputMap:
         return self._tap.layer.shapes[self.shape[1:]].output_map
 
-    def outputs(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
-        """Outputs at z (n * B, C, *S); nothing of the running sampler's state is touched."""
+    def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+        """Predictions at z (n * B, C, *S); nothing of the running sampler's state is touched."""
         with self._capture(self.arguments) as (arguments, captured):
             denoised = self._call(z, sigma, arguments, aside=True)
             return (denoised, torch.cat(captured)) if self.reads_uncond else (denoised,)
@@ -67,14 +67,14 @@ class HostDenoiser:
         return self._call(z, vector if len(vector) == len(z) else sigma, arguments)
 
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
-        """Outputs at z (B, C, *S) by the running sampler's call, with their features."""
+        """Predictions at z (B, C, *S) by the running sampler's call, with their features."""
         arguments, vector = self._running or (self.arguments, sigma)
         with self._capture(arguments) as (arguments, captured), self._tap.recording() as calls:
             denoised = self._call(z, vector, arguments)
-        outputs = (denoised, *captured)
+        predictions = (denoised, *captured)
         weights = self._guider_weights(calls, sigma)
         return Evaluation(
-            outputs,
+            predictions,
             tuple(self._combine(weight, calls) for weight in weights),
             self._output_scale(z, sigma),
             _apart(weights[0], calls),
@@ -132,7 +132,7 @@ class HostDenoiser:
             if self._deltas is not None:
                 stack.enter_context(self._tap.moved(self._deltas))
             if aside:
-                stack.enter_context(unchanged(self._options, self.shape[0], copies))
+                stack.enter_context(preserve_state(self._options, self.shape[0], copies))
             return self._call_copies(z, sigma, arguments, copies)
 
     def _call_copies(self, z: Tensor, sigma: Tensor, arguments: Arguments, count: int) -> Tensor:
@@ -195,10 +195,10 @@ class HostDenoiser:
             torch.no_grad(),
             forward_ad.dual_level(),
             self._capture(self.arguments) as (arguments, captured),
-            unchanged(self._options, self.shape[0]),
+            preserve_state(self._options, self.shape[0]),
         ):
             replies = [
-                [reply((j, i), output) for i, output in enumerate(call.outputs)]
+                [reply((j, i), output) for i, output in enumerate(call.predictions)]
                 for j, call in enumerate(calls)
             ]
             with self._tap.answering(replies):

@@ -19,10 +19,10 @@ from ...bayesdiff_core.laplace import (
     Structure,
     choose_structure,
 )
-from .checks import check_batches, check_latent, check_options
-from .conds import Conds, align, select
-from .layer import find_layer
-from .tap import Tap
+from .conditioning import Conds, align, select
+from .feature_tap import Tap
+from .last_layer import find_layer
+from .validation import check_batches, check_latent, check_options
 
 __all__ = ["Fit", "fit_posterior"]
 
@@ -169,7 +169,7 @@ class _FitSampler(comfy.samplers.Sampler):
         zero = z.new_zeros(len(z), *[1] * (z.ndim - 1))
         scale = model_sampling.calculate_denoised(sigma, zero + 1, zero)
         scale = scale - model_sampling.calculate_denoised(sigma, zero, zero)
-        return features, (call.outputs[0] - clean) / scale
+        return features, (call.predictions[0] - clean) / scale
 
     def _noise_levels(self, model_sampling: Any, count: int) -> Tensor:
         """Levels (count,) uniform over the schedule, within what the model was trained on."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast
 from ...bayesdiff_core.uncertainty import Uncertainty
-from .checks import check_batches, check_latent
-from .conds import align
-from .contrast import contrast_map, judged
+from .conditioning import align
+from .contrast import contrast_map, contrast_signals
+from .validation import check_batches, check_latent
 
 __all__ = ["judge"]
 
@@ -56,7 +56,7 @@ def judge(
     guider.sample(torch.zeros_like(samples), samples, sampler, torch.tensor([1.0, 0.0]), seed=seed)
     before = {} if uncertainty is None else uncertainty.signals
     trajectory = before["trajectory"].map if "trajectory" in before else None
-    signals = {**before, **judged(sampler.found, trajectory)}
+    signals = {**before, **contrast_signals(sampler.found, trajectory)}
     return Uncertainty(signals) if uncertainty is None else replace(uncertainty, signals=signals)
 
 

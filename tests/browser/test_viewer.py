@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bayesdiff_core.picture import Look, draw
-from bayesdiff_core.upsample import upsample
+from bayesdiff_core.render.pictures import Look, draw
+from bayesdiff_core.render.upsample import upsample
 from tests.support.viewer import SIDE, VIEWER, Viewer, stage_pixels
 
 both = pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue"])

@@ -7,7 +7,7 @@ import torch
 from bayesdiff_core.features import Features
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.last_layer import OutputMap
-from bayesdiff_core.process import Evaluation
+from bayesdiff_core.solver_run import Evaluation
 
 
 class LinearDenoiser:
@@ -31,7 +31,7 @@ class LinearDenoiser:
     def matrix(self, sigma):
         return self.contraction * (1 - 0.5 * float(sigma))
 
-    def outputs(self, z, sigma):
+    def predict(self, z, sigma):
         denoised = (z.flatten(1) @ self.matrix(sigma).T).view_as(z)
         if self.deltas is not None:
             shift = torch.einsum("crd,pd->crp", self.deltas, self.features)
@@ -43,7 +43,7 @@ class LinearDenoiser:
     def evaluate(self, z, sigma):
         phi = self.features.expand(len(z), *self.features.shape)
         features = Features.dense(phi)
-        return Evaluation(self.outputs(z, sigma), (features,), -sigma.expand(len(z)))
+        return Evaluation(self.predict(z, sigma), (features,), -sigma.expand(len(z)))
 
     @contextmanager
     def perturbed(self, deltas):
@@ -60,12 +60,12 @@ class LinearDenoiser:
         moved = []
         for k, sigma in enumerate(trace.sigmas.tolist()):
             dz = sum(
-                (trace.outputs[k, j, 0].item() * moved[j] for j in range(k)), torch.zeros(1)
+                (trace.predictions[k, j, 0].item() * moved[j] for j in range(k)), torch.zeros(1)
             ).expand(self.shape)
             step = (dz.flatten() @ self.matrix(sigma).T).view(self.shape)
             moved.append(step - sigma * source)
         final = len(trace.sigmas)
-        return sum(trace.outputs[final, j, 0].item() * d for j, d in enumerate(moved))
+        return sum(trace.predictions[final, j, 0].item() * d for j, d in enumerate(moved))
 
 
 def unit_posterior(rows, precision):

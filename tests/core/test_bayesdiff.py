@@ -6,8 +6,8 @@ import torch
 from bayesdiff_core.features import Features
 from bayesdiff_core.last_layer import OutputMap
 from bayesdiff_core.methods import BayesDiff, UnsupportedSolverError
-from bayesdiff_core.process import Evaluation, SolverProcess
-from bayesdiff_core.samplers import SAMPLERS, flow_alpha, flow_sigmas
+from bayesdiff_core.solver_run import Evaluation, SolverRun
+from bayesdiff_core.solvers import SAMPLERS, flow_alpha, flow_sigmas
 from tests.core.linear import unit_posterior
 
 SHAPE = (2, 4, 4)
@@ -23,7 +23,7 @@ class Network:
     def noise(self, z, sigma):
         return torch.tanh(2 * z.roll(1, -1)) + 0.3 * z * sigma
 
-    def outputs(self, z, sigma):
+    def predict(self, z, sigma):
         return (z - sigma * self.noise(z, sigma),)
 
     def sides(self, z, sigma):
@@ -37,7 +37,7 @@ class Network:
         conditional, unconditional = self.sides(z, sigma)
         guided = Features.dense(s * conditional + (1 - s) * unconditional)
         terms = ((s, Features.dense(conditional)), (1 - s, Features.dense(unconditional)))
-        return Evaluation(self.outputs(z, sigma), (guided,), -sigma.expand(len(z)), terms)
+        return Evaluation(self.predict(z, sigma), (guided,), -sigma.expand(len(z)), terms)
 
 
 def transcription(network, posterior, x, sigmas, solver, S, skip, seed, noise):
@@ -103,7 +103,7 @@ def test_recursion_is_the_papers(solver, skip):
     sigmas = flow_sigmas(8) * 0.95
     draws = iter(noise)
     network, posterior = Network(), unit_posterior(1, [20.0, 30.0])
-    process = SolverProcess(
+    process = SolverRun(
         SAMPLERS[solver], network, x, sigmas, name=solver, noise=lambda: next(draws)
     )
     result = BayesDiff(samples=10, skip=skip, seed=7).sample(process, posterior)
@@ -117,8 +117,6 @@ def test_recursion_is_the_papers(solver, skip):
 
 def test_multistep_solvers_are_refused_by_name():
     x = torch.zeros(1, *SHAPE)
-    process = SolverProcess(
-        SAMPLERS["dpmpp_2m"], Network(), x, flow_sigmas(6) * 0.95, name="dpmpp_2m"
-    )
+    process = SolverRun(SAMPLERS["dpmpp_2m"], Network(), x, flow_sigmas(6) * 0.95, name="dpmpp_2m")
     with pytest.raises(UnsupportedSolverError, match="not 'dpmpp_2m'"):
         BayesDiff().sample(process, unit_posterior(1, [1.0, 1.0]))

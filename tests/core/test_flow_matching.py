@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bayesdiff_core.flow import FlowDenoiser, FlowModel
+from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
 
 
 class Mixing(nn.Module):
@@ -27,5 +27,5 @@ def test_guidance_of_latents_of_any_number_of_axes(shape):
     z, sigma = torch.randn(4, *shape), torch.tensor(0.5)
     denoiser = FlowDenoiser(model, labels, null, guidance_scale=3.0)
     with_prompt, without = denoiser.conditional(z, sigma), denoiser.unconditional(z, sigma)
-    (guided,) = denoiser.outputs(z, sigma)
+    (guided,) = denoiser.predict(z, sigma)
     torch.testing.assert_close(guided, without + 3.0 * (with_prompt - without))

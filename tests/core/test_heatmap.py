@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bayesdiff_core.annotate import nice_ticks
-from bayesdiff_core.compose import color_bar, contour, side_by_side
-from bayesdiff_core.heatmap import COLORMAPS, colorize, normalize, overlay, scale_limits
-from bayesdiff_core.upsample import guided_upsample, upsample
+from bayesdiff_core.render.compose import color_bar, contour, side_by_side
+from bayesdiff_core.render.heatmap import COLORMAPS, colorize, normalize, overlay, scale_limits
+from bayesdiff_core.render.text import nice_ticks
+from bayesdiff_core.render.upsample import guided_upsample, upsample
 
 MODES = ["bilinear", "bicubic"]
 

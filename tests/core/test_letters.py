@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bayesdiff_core.flow import FlowModel
+from bayesdiff_core.flow_matching import FlowModel
 from demo import bundle
 from demo.autoencoder import Autoencoder, cut, pad
 from demo.latents import pool_batches

@@ -17,8 +17,8 @@ from bayesdiff_core.methods.tangent import (
     refresh_schedule,
     shifts_among,
 )
-from bayesdiff_core.process import SolverProcess
-from bayesdiff_core.samplers import SAMPLERS, flow_sigmas
+from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 from tests.core.linear import LinearDenoiser, unit_posterior
 
 SIZE = 6
@@ -28,7 +28,7 @@ def make_process(solver, channels=2, features=None, steps=10, mask=None, batch=3
     features = torch.ones(SIZE * SIZE, 1) if features is None else features
     denoiser = LinearDenoiser(channels, SIZE, features)
     x = torch.randn(batch, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    return SolverProcess(solver, denoiser, x, flow_sigmas(steps), mask=mask)
+    return SolverRun(solver, denoiser, x, flow_sigmas(steps), mask=mask)
 
 
 def exact_variance(process, posterior):
@@ -139,7 +139,7 @@ def test_between_refreshes_a_tangent_goes_on_damped_as_it_went():
             start, before = run.history[i].k, run.history[i - 1].k
             held = held + DAMPING * (j - start) / (start - before) * (held - tangents[i - 1])
         outputs.append(held)
-    weights = process.trace.outputs[15, :15, 0].tolist()
+    weights = process.trace.predictions[15, :15, 0].tolist()
     expected = sum(w * dd for w, dd in zip(weights, outputs[:15], strict=True))
     torch.testing.assert_close(run.state(15), expected, rtol=1e-4, atol=1e-6)
 

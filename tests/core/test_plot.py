@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bayesdiff_core.annotate import draw_text, text_width
-from bayesdiff_core.plot import plot_histogram, plot_steps, plot_uncertainty
+from bayesdiff_core.render.plot import plot_histogram, plot_steps, plot_uncertainty
+from bayesdiff_core.render.text import draw_text, text_width
 
 CURVE = torch.tensor([0.98, 0.60, 0.20])
 

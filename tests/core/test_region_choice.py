@@ -2,7 +2,7 @@
 
 import torch
 
-from bayesdiff_core.region_choice import (
+from bayesdiff_core.resample.region_choice import (
     compose,
     paint,
     pick_regions,

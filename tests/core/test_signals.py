@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from bayesdiff_core.moments import Welford
-from bayesdiff_core.process import SolverProcess
 from bayesdiff_core.recording import Recorder
-from bayesdiff_core.samplers import ddim, flow_sigmas
+from bayesdiff_core.running_moments import RunningMoments
 from bayesdiff_core.signals import (
     SHORTEST,
     Contrast,
@@ -17,6 +15,8 @@ from bayesdiff_core.signals import (
     smooth,
     trajectory_variance,
 )
+from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solvers import ddim, flow_sigmas
 from tests.core.linear import LinearDenoiser
 
 
@@ -28,7 +28,7 @@ def test_trajectory_is_the_variance_of_the_late_predictions():
     denoiser = LinearDenoiser(2, 6, torch.ones(36, 1))
     x = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     trajectory, recorder = TrajectoryVariance(12), Recorder(12)
-    process = SolverProcess(ddim, denoiser, x, flow_sigmas(12), observers=[trajectory, recorder])
+    process = SolverRun(ddim, denoiser, x, flow_sigmas(12), observers=[trajectory, recorder])
     recording = recorder.finish(process.sample(), process.sigmas)
     late = recording.denoised[4:]
     torch.testing.assert_close(trajectory.map(), late.var(0).mean(1))
@@ -58,7 +58,7 @@ def test_what_observes_a_run_and_what_reads_its_recording_agree(evaluations):
 
 def test_welford_is_the_unbiased_variance():
     values = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0)) + 100
-    moments = Welford()
+    moments = RunningMoments()
     for value in values:
         moments.add(value)
     torch.testing.assert_close(moments.variance(), values.var(0), rtol=1e-3, atol=1e-4)

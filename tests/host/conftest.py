@@ -28,7 +28,7 @@ def only_samplers_of_this_host(request: pytest.FixtureRequest):
     name = call and call.params.get("sampler_name")
     if name:
         host = request.getfixturevalue("host")
-        if name not in host.module("nodes.host.sampler").SAMPLERS:
+        if name not in host.module("nodes.host.uncertain_sampler").SAMPLERS:
             pytest.skip(f"{host.location} has no sampler {name}")
 
 
@@ -124,7 +124,7 @@ def random_network(host: Host, channels: int = 1) -> Any:
 
 @pytest.fixture(scope="session")
 def scene(host: Host) -> Scene:
-    model = host.module("nodes.host.demo").wrap_network(random_network(host, channels=2))
+    model = host.module("nodes.host.demo_models").wrap_network(random_network(host, channels=2))
     prompt = {"model": model, "text": "3 1 4 1\n5 9 2 6\n5 3 5 8"}
     (positive,) = host.call("BayesDiffDemoPrompt", **prompt).outputs
     (negative,) = host.call("BayesDiffDemoPrompt", model=model, text="").outputs

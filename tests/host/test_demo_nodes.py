@@ -24,7 +24,7 @@ def test_an_empty_prompt_is_the_null_label_and_so_is_a_zeroed_one(scene):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_go_through_the_vae_unchanged(host, channels):
-    vae = host.module("nodes.host.demo").pixel_vae(channels)
+    vae = host.module("nodes.host.demo_models").pixel_vae(channels)
     latent = {"samples": torch.tanh(noise((2, channels, 16, 16), 1))}
     (image,) = host.call("VAEDecode", samples=latent, vae=vae).outputs
     assert image.shape == (2, 16, 16, 3)
@@ -36,7 +36,7 @@ def test_pictures_go_through_the_vae_unchanged(host, channels):
 def test_previews_show_the_picture(host, channels):
     import latent_preview
 
-    latent_format = host.module("nodes.host.demo").PixelFormat(channels)
+    latent_format = host.module("nodes.host.demo_models").PixelFormat(channels)
     factors = latent_format.latent_rgb_factors
     preview = latent_preview.Latent2RGBPreviewer(factors).decode_latent_to_preview
     image = preview(torch.full((1, channels, 4, 4), 0.5))
@@ -50,7 +50,7 @@ def test_bundled_models_run_through_all_four_nodes(host, name, text):
     if not (bundle.MODELS / f"{name}.safetensors").is_file():
         pytest.skip("not trained yet")
     model, vae = host.call("BayesDiffDemoModel", name=name).outputs
-    names = host.module("nodes.host.demo").demo_config(model).class_names
+    names = host.module("nodes.host.demo_models").demo_config(model).class_names
     text = text or "\n".join(names[:2])
     prompts = [
         host.call("BayesDiffDemoPrompt", model=model, text=words).outputs[0]

@@ -71,9 +71,9 @@ def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
     (sampler,) = scene.host.call(
         "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=-1, upscale_method="bilinear"
     ).outputs
-    module = scene.host.module("nodes.host.sampler")
+    module = scene.host.module("nodes.host.uncertain_sampler")
     silent()
-    uncertain = module.UncertainSampler(sampler, module.Wanted())
+    uncertain = module.UncertainSampler(sampler, module.UncertaintyOptions())
     with pytest.raises(ValueError, match="changes the size of the latent"):
         scene.host.call(
             "SamplerCustom", model=scene.model, add_noise=True, noise_seed=0, cfg=1.0,
@@ -88,8 +88,10 @@ def test_a_sampler_for_video_alone_is_refused(scene, silent):
     def sample_by_frames(model, x, sigmas, extra_args=None, callback=None, disable=None):
         return torch.stack([model(frame, sigmas[:1]) for frame in x.unbind(4)], 4)
 
-    module = scene.host.module("nodes.host.sampler")
-    uncertain = module.UncertainSampler(comfy.samplers.KSAMPLER(sample_by_frames), module.Wanted())
+    module = scene.host.module("nodes.host.uncertain_sampler")
+    uncertain = module.UncertainSampler(
+        comfy.samplers.KSAMPLER(sample_by_frames), module.UncertaintyOptions()
+    )
     silent()
     with pytest.raises(ValueError, match="'sample_by_frames' does not run on a single number"):
         scene.host.call(

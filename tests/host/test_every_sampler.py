@@ -63,7 +63,7 @@ class Reconstruction:
         self.errors = []
 
     def run(self, model_k, x, sigmas, extra_args, callback, disable, **options):
-        module = self.module("nodes.host.process")
+        module = self.module("nodes.host.solver_run")
         call = module.SamplerCall(
             self.function, "one", model_k, x, sigmas, extra_args, callback, disable, options
         )
@@ -74,7 +74,7 @@ class Reconstruction:
 
         def evaluate(k, z, sigma):
             states.append(z.clone())
-            outputs.append(process.denoiser.outputs(z, sigma))
+            outputs.append(process.denoiser.predict(z, sigma))
             return process.denoise(k, z, sigma)
 
         final = process.sample(evaluate)

@@ -37,7 +37,7 @@ class Probe:
         import comfy.samplers
 
         module = self.scene.host.module
-        guider.conds = module("nodes.host.conds").align(guider.conds, len(noise))
+        guider.conds = module("nodes.host.conditioning").align(guider.conds, len(noise))
         model_k = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
         model_k.noise, model_k.latent_image = noise, latent_image
         arguments = {**extra_args, "denoise_mask": denoise_mask}
@@ -46,10 +46,10 @@ class Probe:
         denoiser = module("nodes.host.denoiser").HostDenoiser(
             model_k, arguments, noise.shape, self.reads_uncond
         )
-        layer = module("nodes.host.layer").find_layer(
+        layer = module("nodes.host.last_layer").find_layer(
             guider.inner_model, guider.conds, noise, sigmas[0], options
         )
-        denoiser.tap = module("nodes.host.tap").Tap(layer)
+        denoiser.tap = module("nodes.host.feature_tap").Tap(layer)
         denoiser.tap.install(options)
         self.test(denoiser, layer)
         return noise
@@ -91,13 +91,13 @@ def check_features(outputs=1, tolerance=1e-4):
         z, sigma = noise(denoiser.shape, 5), torch.tensor(0.7)
         (delta,) = deltas_for(layer, 1)
         evaluation = denoiser.evaluate(z, sigma)
-        before = denoiser.outputs(z, sigma)
+        before = denoiser.predict(z, sigma)
         with weights_moved(layer, delta):
-            after = denoiser.outputs(z, sigma)
+            after = denoiser.predict(z, sigma)
         assert len(before) == outputs
         mask = denoiser.arguments["denoise_mask"]
         for m in range(outputs):
-            torch.testing.assert_close(evaluation.outputs[m], before[m], rtol=0, atol=0)
+            torch.testing.assert_close(evaluation.predictions[m], before[m], rtol=0, atol=0)
             effect = effect_of(delta, evaluation, m, denoiser)
             effect = effect if mask is None else effect * mask
             assert_close(effect, after[m] - before[m], tolerance)
@@ -217,9 +217,9 @@ def test_features_of_guiders_that_look_at_the_whole_latent(scene, node):
         delta = torch.zeros_like(deltas_for(layer, 1)[0])
         delta[:, -1] = 2e-3
         evaluation = denoiser.evaluate(z, sigma)
-        (before,) = denoiser.outputs(z, sigma)
+        (before,) = denoiser.predict(z, sigma)
         with weights_moved(layer, delta):
-            (after,) = denoiser.outputs(z, sigma)
+            (after,) = denoiser.predict(z, sigma)
         effect = effect_of(delta, evaluation, 0, denoiser)
         # Float32 leaves about three digits of a difference this small.
         assert (effect - (after - before)).abs().max() < 2e-2 * effect.abs().max()
@@ -238,10 +238,10 @@ def test_perturbed_copies_run_with_moved_weights(scene, case):
         sigma = torch.tensor(sigma)
         deltas = deltas_for(layer, 2)
         with denoiser.perturbed(deltas):
-            (together,) = denoiser.outputs(z, sigma)
+            (together,) = denoiser.predict(z, sigma)
         for delta, part, found in zip(deltas, z.chunk(2), together.chunk(2), strict=True):
             with weights_moved(layer, delta):
-                (truth,) = denoiser.outputs(part, sigma)
+                (truth,) = denoiser.predict(part, sigma)
             torch.testing.assert_close(found, truth, rtol=1e-4, atol=2e-5)
 
     run(scene, cfg_guider(scene, 3.0, positive), check, mask=mask)
@@ -253,8 +253,8 @@ def test_prompts_that_do_not_fill_the_batch_line_up_in_copies(scene):
 
     def check(denoiser, layer):
         z, sigma = noise(denoiser.shape, 5), torch.tensor(0.7)
-        (one,) = denoiser.outputs(z, sigma)
-        (three,) = denoiser.outputs(z.repeat(3, 1, 1, 1), sigma)
+        (one,) = denoiser.predict(z, sigma)
+        (three,) = denoiser.predict(z.repeat(3, 1, 1, 1), sigma)
         torch.testing.assert_close(three, one.repeat(3, 1, 1, 1), rtol=1e-4, atol=1e-5)
 
     run(scene, cfg_guider(scene, 3.0, positive), check)
@@ -267,7 +267,7 @@ def test_short_memory_halves_the_copies(scene, monkeypatch):
         z, sigma = noise((24, *denoiser.shape[1:]), 5), torch.tensor(0.7)
         deltas = deltas_for(layer, 8)
         with denoiser.perturbed(deltas):
-            (plenty,) = denoiser.outputs(z, sigma)
+            (plenty,) = denoiser.predict(z, sigma)
         network = scene.model.model.diffusion_model.network
         original = network.forward
 
@@ -279,7 +279,7 @@ def test_short_memory_halves_the_copies(scene, monkeypatch):
 
         monkeypatch.setattr(network, "forward", limited)
         with denoiser.perturbed(deltas):
-            (scarce,) = denoiser.outputs(z, sigma)
+            (scarce,) = denoiser.predict(z, sigma)
         torch.testing.assert_close(scarce, plenty, rtol=1e-4, atol=1e-5)
 
     run(scene, cfg_guider(scene, 3.0), check)
@@ -302,7 +302,7 @@ def test_copies_follow_the_free_memory(scene, monkeypatch, room, sizes):
         z, sigma = noise((24, *denoiser.shape[1:]), 5), torch.tensor(0.7)
         deltas = deltas_for(layer, 8)
         with denoiser.perturbed(deltas):
-            (plenty,) = denoiser.outputs(z, sigma)
+            (plenty,) = denoiser.predict(z, sigma)
         network = scene.model.model.diffusion_model.network
         original = network.forward
 
@@ -314,7 +314,7 @@ def test_copies_follow_the_free_memory(scene, monkeypatch, room, sizes):
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: room * needed)
         monkeypatch.setattr(network, "forward", watched)
         with denoiser.perturbed(deltas):
-            (scarce,) = denoiser.outputs(z, sigma)
+            (scarce,) = denoiser.predict(z, sigma)
         torch.testing.assert_close(scarce, plenty, rtol=1e-4, atol=1e-5)
 
     run(scene, cfg_guider(scene, 3.0), check)

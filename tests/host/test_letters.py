@@ -38,9 +38,13 @@ def random_files(host: Host, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @torch.inference_mode()
 def test_the_hosts_transformer_computes_the_same_velocity(host: Host, random_files) -> None:
     network, config = random_files.load_model("letters")
-    model = host.module("nodes.host.demo").load_transformer(random_files.weights_path("letters"))
+    model = host.module("nodes.host.demo_models").load_transformer(
+        random_files.weights_path("letters")
+    )
     labels = torch.tensor([[0, 5, 15, 3], [16, 16, 16, 16]])
-    ((context, extras),) = host.module("nodes.host.demo").labels_conditioning(config, labels)
+    ((context, extras),) = host.module("nodes.host.demo_models").labels_conditioning(
+        config, labels
+    )
     x, t = noise((2, *config.sample_shape), 1), torch.tensor([0.9, 0.2])
     diffusion_model = model.model.diffusion_model.float()
     theirs = diffusion_model(x, 1000 * t, context, extras["pooled_output"])
@@ -50,8 +54,8 @@ def test_the_hosts_transformer_computes_the_same_velocity(host: Host, random_fil
 @torch.inference_mode()
 def test_the_hosts_vae_computes_the_same_pictures_and_latents(host: Host, random_files) -> None:
     autoencoder = random_files.load_autoencoder("letters_vae")
-    vae = host.module("nodes.host.demo").load_vae(random_files.weights_path("letters_vae"))
-    latent_format = host.module("nodes.host.demo").comfy.latent_formats.SD3()
+    vae = host.module("nodes.host.demo_models").load_vae(random_files.weights_path("letters_vae"))
+    latent_format = host.module("nodes.host.demo_models").comfy.latent_formats.SD3()
     z = noise((2, 16, 4, 4), 1)
     image = vae.decode(latent_format.process_out(z))
     expected = autoencoder.decode(z).movedim(1, -1) / 2 + 0.5

@@ -74,14 +74,14 @@ def test_image_to_image_lies_nearer_and_surer(scene, laplace):
 def test_host_and_core_agree_on_the_same_network(scene, laplace, method, cfg):
     """The core without a host on one side, KSampler with all its machinery on the other."""
     core = scene.host.module
-    flow, samplers = core("bayesdiff_core.flow"), core("bayesdiff_core.samplers")
-    methods, process = core("bayesdiff_core.methods"), core("bayesdiff_core.process")
+    flow, samplers = core("bayesdiff_core.flow_matching"), core("bayesdiff_core.solvers")
+    methods, process = core("bayesdiff_core.methods"), core("bayesdiff_core.solver_run")
     labels = (scene.positive[0][0][..., 0] - 1).long()
     network = scene.model.model.diffusion_model.network
     model = flow.FlowModel(network, tuple(scene.latent["samples"].shape[1:]), labels)
     null = torch.full_like(labels, network.config.null_label)
     denoiser = flow.FlowDenoiser(model, labels, null, cfg)
-    run = process.SolverProcess(
+    run = process.SolverRun(
         samplers.ddim, denoiser, noise(scene.latent["samples"].shape, 5), samplers.flow_sigmas(5)
     )
     chosen = {

@@ -95,7 +95,7 @@ def test_video_gives_a_picture_a_frame(host, make):
 
 
 def test_a_vae_turns_the_posterior_into_a_std_of_pixels(host, make):
-    vae = host.module("nodes.host.demo").pixel_vae(3)
+    vae = host.module("nodes.host.demo_models").pixel_vae(3)
     uncertainty = make()
     image = 0.5 + 0.1 * torch.rand(2, 16, 24, 3)
     result = heatmap(host, uncertainty, image=image, vae=vae, signal="posterior")

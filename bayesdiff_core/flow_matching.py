@@ -1,0 +1,161 @@
+"""A flow-matching network as a `Denoiser`, for use without a host.
+
+States are z = (1 - t) x0 + t noise with sigma = t, the network predicts v = noise - x0, and
+D = z - t v (Lipman et al. 2023; Esser et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .features import Features
+from .laplace import GaussNewton, LaplacePosterior, Structure
+from .laplace_io import fingerprint
+from .last_layer import LastLayer, OutputMap, find_last_layer, trace_output_map
+from .solver_run import Evaluation, tile
+
+__all__ = ["FlowDenoiser", "FlowModel"]
+
+
+class FlowModel:
+    """A network v(x, t, y) with its last layer found: what a fit and a denoiser share.
+
+    `network(x (N, C, *S), t (N,), y (N, L))` returns v (N, C, *S).
+    """
+
+    def __init__(self, network: nn.Module, sample_shape: tuple[int, ...], labels: Tensor) -> None:
+        self.network = network
+        device = next(network.parameters()).device
+        x = torch.zeros(1, *sample_shape, device=device)
+        t, y = x.new_full((1,), 0.5), labels[:1].to(device)
+
+        @torch.no_grad()
+        def forward() -> Tensor:
+            return network(x, t, y)
+
+        self.layer: LastLayer = find_last_layer(network, forward)
+        self.output_map: OutputMap = trace_output_map(self.layer, forward)
+
+    @property
+    def weights(self) -> Tensor:
+        """Last-layer weights (R, D), the bias as the last column."""
+        module: Any = self.layer.module
+        weight = module.weight.detach().flatten(1)
+        if not self.layer.has_bias:
+            return weight
+        return torch.cat([weight, module.bias.detach()[:, None]], 1)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.layer.name, self.weights)
+
+    @torch.no_grad()
+    def velocity(self, z: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """v (N, C, *S) at z (N, C, *S), sigma () or (N,), labels (N, L)."""
+        return self.network(z, sigma.expand(len(z)), labels)
+
+    def fit(
+        self,
+        batches: Iterator[tuple[Tensor, Tensor]],
+        generator: torch.Generator,
+        structure: Structure = "full",
+        draws: int = 1,
+    ) -> GaussNewton:
+        """Sums over (x0, labels) batches, each noised `draws` times at uniform times."""
+        sums: GaussNewton | None = None
+        for x0, labels in batches:
+            for _ in range(draws):
+                noise = torch.randn(x0.shape, generator=generator)
+                t = torch.rand(len(x0), generator=generator)
+                level = t.view(-1, *[1] * (x0.ndim - 1))
+                with self.layer.tap() as activations:
+                    v = self.velocity((1 - level) * x0 + level * noise, t, labels)
+                features = Features.of(self.layer, activations[0])
+                sums = sums or GaussNewton.zeros(self.weights.shape[1], structure, v.device)
+                sums.update(features.pieces(), v - (noise - x0))
+        if sums is None:
+            raise ValueError("No images went into the fit; give at least one batch.")
+        return sums
+
+    def posterior(self, sums: GaussNewton) -> LaplacePosterior:
+        return sums.posterior(self.weights, fingerprint=self.fingerprint)
+
+
+class FlowDenoiser:
+    """The guided denoiser D = D_u + s (D_c - D_u) of a `FlowModel` for labels (B, L)."""
+
+    def __init__(
+        self,
+        model: FlowModel,
+        labels: Tensor,
+        null_labels: Tensor | None = None,
+        guidance_scale: float = 1.0,
+    ) -> None:
+        if guidance_scale != 1.0 and null_labels is None:
+            raise ValueError("A guidance scale other than 1 needs null labels to guide away from.")
+        self.model = model
+        self.guidance_scale = guidance_scale
+        self.labels = labels
+        self.null_labels = null_labels
+        self.output_map = model.output_map
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance_scale != 1.0
+
+    def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+        conditions = self._conditions(len(z) // len(self.labels))
+        v = self.model.velocity(tile(z, len(conditions)), sigma, torch.cat(conditions))
+        return (z - sigma * self._combine(v),)
+
+    def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
+        with self.model.layer.tap() as activations:
+            predictions = self.predict(z, sigma)
+        layer, activation = self.model.layer, activations[0]
+        guided = Features.of(layer, self._combine(activation.float()))
+        weights = (self.guidance_scale, 1 - self.guidance_scale) if self.guided else (1.0,)
+        sides = activation.chunk(len(weights))
+        guidance = tuple((w, Features.of(layer, a)) for w, a in zip(weights, sides, strict=True))
+        return Evaluation(predictions, (guided,), -sigma.expand(len(z)), guidance)
+
+    def conditional(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """D_c alone."""
+        labels = tile(self.labels, len(z) // len(self.labels))
+        return z - sigma * self.model.velocity(z, sigma, labels)
+
+    def unconditional(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """D_u alone."""
+        if self.null_labels is None:
+            raise ValueError("This denoiser has no null labels, so no unconditional prediction.")
+        labels = tile(self.null_labels, len(z) // len(self.null_labels))
+        return z - sigma * self.model.velocity(z, sigma, labels)
+
+    @contextmanager
+    def perturbed(self, deltas: Tensor) -> Iterator[None]:
+        layer, members, sides = self.model.layer, len(deltas), 2 if self.guided else 1
+
+        def add(activation: Tensor, output: Tensor) -> Tensor:
+            inputs = activation.unflatten(0, (sides, members, -1))
+            shifts = [layer.shift(inputs[:, c].flatten(0, 1), deltas[c]) for c in range(members)]
+            moved = torch.stack([s.unflatten(0, (sides, -1)) for s in shifts], 1)
+            return output + moved.flatten(0, 2)
+
+        with layer.override(add):
+            yield
+
+    def _conditions(self, copies: int) -> list[Tensor]:
+        labels = [tile(self.labels, copies)]
+        if self.guided and self.null_labels is not None:
+            labels.append(tile(self.null_labels, copies))
+        return labels
+
+    def _combine(self, values: Tensor) -> Tensor:
+        if not self.guided:
+            return values
+        conditional, unconditional = values.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)

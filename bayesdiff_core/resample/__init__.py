@@ -1,0 +1,1 @@
+"""Sampling regions of a recorded image again, and keeping the best of several candidates."""

@@ -1,0 +1,121 @@
+"""Which part of an image is to be sampled again, and the boxes that other nodes take for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .map_checks import check_maps, percentiles
+from .mask import Box, feather, grow, minimum_area, regions
+
+__all__ = ["Segment", "Selection", "corners", "segments"]
+
+LABEL = "uncertain"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A threshold, as `percentile` of each map or as `value` in its unit, and what follows it.
+
+    Distances and areas are in pixels of the image.
+    """
+
+    percentile: float | None = 90.0
+    value: float | None = None
+    grow: float = 0.0
+    minimum_area: int = 0
+    feather: float = 0.0
+
+    def thresholds(self, maps: Tensor) -> Tensor:
+        """The value (B,) in the unit of maps (B, h, w) above which a pixel belongs to the mask."""
+        check_maps(maps)
+        if (self.percentile is None) == (self.value is None):
+            raise ValueError(
+                "A mask needs one threshold: either a percentile or a value in the unit of the "
+                "map."
+            )
+        if self.value is not None:
+            return torch.full((len(maps),), float(self.value))
+        assert self.percentile is not None
+        return percentiles(maps, (self.percentile,))[:, 0]
+
+    def regions(self, maps: Tensor, thresholds: Tensor) -> Tensor:
+        """Masks of 0 and 1 of maps in image resolution, grown, without small regions."""
+        bare = (maps.float() > thresholds[:, None, None]).float()
+        kept = minimum_area(bare, self.minimum_area) if self.minimum_area > 1 else bare
+        return grow(kept, self.grow) if self.grow else kept
+
+    def soften(self, masks: Tensor) -> Tensor:
+        """The masks, fading out around their regions."""
+        return feather(masks, self.feather) if self.feather else masks
+
+
+class Segment(NamedTuple):
+    """One region, with the fields that detailer nodes read by name."""
+
+    cropped_image: Any
+    cropped_mask: NDArray[np.float32]
+    confidence: float
+    crop_region: list[int]
+    bbox: list[int]
+    label: str
+    control_net_wrapper: Any = None
+
+
+def corners(masks: Tensor) -> list[list[list[int]]]:
+    """For each mask the boxes [left, top, right, bottom] of its regions, the largest first."""
+    return [[_corners(box) for box in boxes] for boxes in regions(masks).boxes]
+
+
+def segments(
+    masks: Tensor, soft: Tensor, strength: Tensor, around: float = 2.0
+) -> list[tuple[tuple[int, int], list[Segment]]]:
+    """For each mask its (height, width) and its regions, the largest first.
+
+    Arguments:
+        masks: Of 0 and 1, shape (B, H, W).
+        soft: The same, feathered.
+        strength: In [0, 1], shape (B, H, W); its highest value in a region is the confidence.
+        around: How much larger than the box the crop is that a detailer works on.
+    """
+    found = regions(masks)
+    height, width = masks.shape[-2:]
+    result = []
+    for labels, boxes, fade, heat in zip(found.labels, found.boxes, soft, strength, strict=True):
+        items = []
+        for place, box in enumerate(boxes, start=1):
+            left, top, right, bottom = crop = _around(box, around, height, width)
+            # A neighbour's fade may reach into this crop: its own region is cut out.
+            others = (labels > 0) & (labels != place)
+            part = torch.where(others, torch.zeros_like(fade), fade)[top:bottom, left:right]
+            items.append(
+                Segment(
+                    cropped_image=None,
+                    cropped_mask=part.numpy().astype(np.float32),
+                    confidence=float(heat[labels == place].max()),
+                    crop_region=crop,
+                    bbox=_corners(box),
+                    label=LABEL,
+                )
+            )
+        result.append(((height, width), items))
+    return result
+
+
+def _corners(box: Box) -> list[int]:
+    return [box.x, box.y, box.x + box.width, box.y + box.height]
+
+
+def _around(box: Box, factor: float, height: int, width: int) -> list[int]:
+    across, down = (round((factor - 1) * side / 2) for side in (box.width, box.height))
+    return [
+        max(0, box.x - across),
+        max(0, box.y - down),
+        min(width, box.x + box.width + across),
+        min(height, box.y + box.height + down),
+    ]

@@ -1,0 +1,31 @@
+"""Indexing IMAGE and LATENT batches; blocking outputs whose input is not connected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+__all__ = ["not_connected", "sample_of"]
+
+
+def not_connected(name: str) -> ExecutionBlocker:
+    """Stops the nodes behind an output whose input is not connected, with a sentence."""
+    return ExecutionBlocker(
+        f"The output {name} has nothing to give: connect the node's input of that name."
+    )
+
+
+def sample_of(batch: Any, index: Tensor) -> Any:
+    """The samples `index` of an IMAGE (B, H, W, C) or of a LATENT with what belongs to them."""
+    if isinstance(batch, Tensor):
+        return batch[index]
+    samples = batch["samples"]
+    chosen = {**batch, "samples": samples[index]}
+    mask = batch.get("noise_mask")
+    if mask is not None and len(mask) == len(samples):
+        chosen["noise_mask"] = mask[index]
+    if "batch_index" in batch:
+        chosen["batch_index"] = [batch["batch_index"][i] for i in index.tolist()]
+    return chosen

@@ -1,0 +1,263 @@
+"""Hooks on the last layer for one run: record features, perturb weights, replace predictions.
+
+Features are combined exactly as `calc_cond_batch` combines predictions: that of condition i is the
+mean of its parts, out_i = sum_j mult_j out_ij / sum_j mult_j, each part with a strength, a mask
+and an area of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.features import Features
+from .last_layer import ModelLayer
+from .memory import COPIES
+
+__all__ = ["CondCall", "Tap"]
+
+KEY = "bayesdiff"
+WRAPPERS = comfy.patcher_extension.WrappersMP
+
+
+@dataclass
+class CondCall:
+    """One call of `calc_cond_batch`: its input, its predictions and the features behind them.
+
+    `predictions` holds one (B, C, *S) for each condition, `features` those (B, P, D) behind it, or
+    None where the condition is absent.
+    """
+
+    x: Tensor
+    predictions: list[Tensor]
+    features: list[Features | None]
+
+
+class Tap:
+    """Records features, moves weights, or answers in place of the model.
+
+    All three only within its contexts; `install` puts the wrappers into the private options of a
+    run.
+    """
+
+    def __init__(self, layer: ModelLayer) -> None:
+        self.layer = layer
+        self._calls: list[CondCall] | None = None
+        self._mean: _MeanFeatures | None = None
+        self._deltas: Tensor | None = None
+        self._replies: Iterator[list[Tensor]] | None = None
+
+    def install(self, model_options: dict[str, Any]) -> None:
+        wrappers = {
+            WRAPPERS.CALC_COND_BATCH: self._calc_cond_batch,
+            WRAPPERS.APPLY_MODEL: self._apply_model,
+        }
+        for kind, wrapper in wrappers.items():
+            comfy.patcher_extension.add_wrapper_with_key(
+                kind, KEY, wrapper, model_options, is_model_options=True
+            )
+
+    @contextmanager
+    def recording(self) -> Iterator[list[CondCall]]:
+        """Collect every call of `calc_cond_batch` with its features."""
+        self._calls = []
+        try:
+            yield self._calls
+        finally:
+            self._calls = self._mean = None
+
+    @contextmanager
+    def moved(self, deltas: Tensor) -> Iterator[None]:
+        """Run copy c of a tile-major batch with weights W + deltas[c]; deltas is (n, R, D)."""
+        self._deltas = deltas
+        try:
+            yield
+        finally:
+            self._deltas = None
+
+    @contextmanager
+    def answering(self, replies: list[list[Tensor]]) -> Iterator[None]:
+        """Let `calc_cond_batch` return these predictions, one list a call, without the model."""
+        self._replies = iter(replies)
+        try:
+            yield
+        finally:
+            self._replies = None
+
+    def _calc_cond_batch(
+        self,
+        executor: Callable[..., list[Tensor]],
+        model: Any,
+        conds: list[Any],
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any],
+    ) -> list[Tensor]:
+        if self._replies is not None:
+            return next(self._replies)
+        if self._calls is None:
+            return executor(model, conds, x, timestep, model_options)
+        parts = _parts(model, conds, x, timestep, model_options)
+        self._mean = _MeanFeatures(self.layer, x, parts, len(conds))
+        predictions = executor(model, conds, x, timestep, model_options)
+        # The guider may go on to change them in place.
+        kept = [prediction.clone() for prediction in predictions]
+        self._calls.append(CondCall(x, kept, self._mean.features()))
+        self._mean = None
+        return predictions
+
+    def _apply_model(
+        self,
+        executor: Callable[..., Tensor],
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        transformer_options = transformer_options or {}
+        with ExitStack() as stack:
+            if self._deltas is not None:
+                chunks = len(transformer_options["cond_or_uncond"])
+                deltas = self._deltas[transformer_options.get(COPIES, slice(None))]
+                shifted = _shift(self.layer, deltas, chunks)
+                stack.enter_context(self.layer.layer.override(shifted))
+            activations = None
+            if self._mean is not None:
+                activations = stack.enter_context(self.layer.layer.tap())
+            output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        if activations is not None:
+            self._mean.add(activations, transformer_options)
+        return output
+
+
+def _shift(layer: ModelLayer, deltas: Tensor, chunks: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Adds delta_c phi to the layer's output; its batch is chunk-major, then copies, then rows."""
+
+    def change(activation: Tensor, output: Tensor) -> Tensor:
+        copies = len(deltas)
+        inputs = activation.unflatten(0, (chunks, copies, -1))
+        shifts = [
+            layer.layer.shift(inputs[:, c].flatten(0, 1), deltas[c]).unflatten(0, (chunks, -1))
+            for c in range(copies)
+        ]
+        return output + torch.stack(shifts, 1).flatten(0, 2)
+
+    return change
+
+
+@dataclass
+class _Part:
+    """How one conditioning enters the prediction of its condition."""
+
+    mult: Tensor
+    area: Any
+    alone: bool
+
+
+PartKey = tuple[int, Any]
+
+
+def _parts(
+    model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
+) -> dict[PartKey, _Part]:
+    """Every active conditioning by (condition, uuid): the uuid alone is not unique."""
+    entries: list[tuple[Any, int]] = []
+    defaults: list[list[dict[str, Any]]] = []
+    for i, side in enumerate(conds):
+        defaults.append([cond for cond in side or () if "default" in cond])
+        for cond in side or ():
+            if "default" in cond:
+                continue
+            part = comfy.samplers.get_area_and_mult(cond, x, timestep)
+            if part is not None:
+                entries.append((part, i))
+    if any(defaults):
+        by_hooks: dict[Any, list[tuple[Any, int]]] = {None: entries}
+        comfy.samplers.finalize_default_conds(
+            model, by_hooks, defaults, x, timestep, model_options
+        )
+        entries = [entry for group in by_hooks.values() for entry in group]
+    counts = [sum(i == side for _, side in entries) for i in range(len(conds))]
+    whole = {cond["uuid"] for side in conds for cond in side or () if "mask" not in cond}
+    return {
+        (i, part.uuid): _Part(
+            part.mult, part.area, counts[i] == 1 and part.area is None and part.uuid in whole
+        )
+        for part, i in entries
+    }
+
+
+@dataclass
+class _MeanFeatures:
+    """Features of each condition as the weighted mean over its parts."""
+
+    layer: ModelLayer
+    x: Tensor
+    parts: dict[PartKey, _Part]
+    conditions: int
+    _sums: dict[int, Features] = field(default_factory=dict)
+    _weights: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(self, activations: list[Tensor], transformer_options: dict[str, Any]) -> None:
+        """The features of one call of the model, which may carry several parts."""
+        sides = transformer_options["cond_or_uncond"]
+        if len(activations) != 1:
+            raise RuntimeError(
+                f"The last layer '{self.layer.layer.name}' ran {len(activations)} times in one "
+                "call of the model instead of once. Remove nodes that cache or split its calls "
+                "(EasyCache, LazyCache), or sample without a posterior."
+            )
+        # A compiled model may use the memory of its activations again in its next call.
+        chunks = activations[0].clone().chunk(len(sides))
+        for side, uuid, chunk in zip(sides, transformer_options["uuids"], chunks, strict=True):
+            self._add_part(side, self.parts[side, uuid], chunk)
+
+    def features(self) -> list[Features | None]:
+        return [self._mean(i) for i in range(self.conditions)]
+
+    def _mean(self, side: int) -> Features | None:
+        if side not in self._sums:
+            return None
+        total = self._sums[side]
+        if side not in self._weights:
+            return total
+        return total.weighted(1 / (self._weights[side] + 1e-37))
+
+    def _add_part(self, side: int, part: _Part, activation: Tensor) -> None:
+        full = self.layer.shapes[self.x.shape[1:]]
+        if part.alone:
+            self._sums[side] = full.features(self.layer.layer, activation)
+            return
+        positions = self.layer.shapes[part.mult.shape[1:]]
+        features = positions.features(self.layer.layer, activation)
+        mult = part.mult
+        if part.area is not None:
+            embedded = torch.zeros_like(self.x)
+            _narrow(embedded, part.area).add_(part.mult)
+            mult = embedded
+            owner = _narrow(full.output_map.position[None], part.area)[0].flatten()
+            index = torch.zeros(full.output_map.positions, dtype=torch.long)
+            index[owner] = positions.output_map.position.flatten()
+            features = features.at(index)
+        weight = full.output_map.average(mult)
+        features = features.weighted(weight)
+        self._sums[side] = self._sums[side] + features if side in self._sums else features
+        self._weights[side] = self._weights.get(side, 0) + weight
+
+
+def _narrow(tensor: Tensor, area: Any) -> Tensor:
+    """The part of a tensor (N, C, *S) that an area covers."""
+    dims = len(area) // 2
+    for i in range(dims):
+        tensor = tensor.narrow(i + 2, area[i + dims], area[i])
+    return tensor

@@ -1,0 +1,175 @@
+"""Sampling with uncertainty: what the host's sampling nodes do, with our sampler in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.uncertainty import Uncertainty
+from .uncertain_sampler import SAMPLERS, UncertainSampler, UncertaintyOptions
+from .validation import check_batches, check_latent
+
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULERS",
+    "Schedule",
+    "UncertaintyOptions",
+    "sample_custom",
+    "sample_uncertain",
+]
+
+SCHEDULERS: list[str] = comfy.samplers.KSampler.SCHEDULERS
+
+Latent = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sampler and noise levels as KSampler and KSamplerAdvanced take them.
+
+    With `leftover_noise` the run ends at the level of `end` instead of 0.
+    """
+
+    sampler_name: str
+    scheduler: str
+    steps: int
+    denoise: float = 1.0
+    start: int | None = None
+    end: int | None = None
+    leftover_noise: bool = False
+
+    def sigmas(self, model: Any) -> Tensor:
+        """Raises ValueError where nothing would be sampled."""
+        sigmas = comfy.samplers.KSampler(
+            model, self.steps, model.load_device, self.sampler_name, self.scheduler,
+            self.denoise, model.model_options,
+        ).sigmas  # fmt: skip
+        if len(sigmas) < 2:
+            raise ValueError("With denoise 0 nothing is sampled; raise it above 0.")
+        if self.end is not None and self.end < len(sigmas) - 1:
+            sigmas = sigmas[: self.end + 1]
+            if not self.leftover_noise:
+                sigmas[-1] = 0
+        if self.start is not None and self.start >= len(sigmas) - 1:
+            raise ValueError(
+                f"Step {self.start} is not before the last one, {len(sigmas) - 1}, so nothing is "
+                "sampled. Start earlier or end later."
+            )
+        return sigmas[self.start or 0 :]
+
+
+def sample_uncertain(
+    model: Any,
+    latent: Latent,
+    positive: Any,
+    negative: Any,
+    schedule: Schedule,
+    options: UncertaintyOptions,
+    *,
+    seed: int,
+    cfg: float,
+    add_noise: bool = True,
+) -> tuple[Latent, Uncertainty]:
+    """What KSampler or KSamplerAdvanced return for the same inputs, to the bit, and more."""
+    latent = _fitted(model, latent)
+    samples = latent["samples"]
+    check_batches("positive", positive, len(samples))
+    check_batches("negative", negative, len(samples))
+    noise = torch.zeros_like(samples, device="cpu")
+    if add_noise:
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    sampler = UncertainSampler(
+        comfy.samplers.sampler_object(schedule.sampler_name), options, schedule.sampler_name
+    )
+    callback = latent_preview.prepare_callback(model, schedule.steps)
+    result = _run(guider, noise, samples, sampler, schedule.sigmas(model), latent, callback, seed)
+    sampler.uncertainty.metadata.update(
+        scheduler=schedule.scheduler,
+        steps=schedule.steps,
+        denoise=schedule.denoise,
+        cfg=cfg,
+        seed=seed,
+    )
+    return {**latent, "samples": result}, sampler.uncertainty
+
+
+def sample_custom(
+    noise: Any,
+    guider: Any,
+    sampler: Any,
+    sigmas: Tensor,
+    latent: Latent,
+    options: UncertaintyOptions,
+) -> tuple[Latent, Latent, Uncertainty]:
+    """What SamplerCustomAdvanced returns, the denoised latent too, to the bit; and more."""
+    model = guider.model_patcher
+    latent = _fitted(model, latent)
+    samples = latent["samples"]
+    if len(sigmas) < 2:
+        raise ValueError("The sigmas hold no step, so nothing is sampled.")
+    uncertain = UncertainSampler(sampler, options)
+    last: dict[str, Tensor] = {}
+    callback = latent_preview.prepare_callback(model, len(sigmas) - 1, last)
+    result = _run(
+        guider, noise.generate_noise(latent), samples, uncertain, sigmas, latent, callback,
+        noise.seed,
+    )  # fmt: skip
+    uncertain.uncertainty.metadata.update(
+        guider=type(guider).__name__,
+        steps=len(sigmas) - 1,
+        cfg=getattr(guider, "cfg", None),
+        seed=noise.seed,
+    )
+    out = {**latent, "samples": result}
+    denoised = out
+    if "x0" in last:
+        denoised = {**latent, "samples": model.model.process_latent_out(last["x0"].cpu())}
+    return out, denoised, uncertain.uncertainty
+
+
+def _fitted(model: Any, latent: Latent) -> Latent:
+    """`latent`, brought to the model's channels and scale where it is empty.
+
+    An empty latent may say for which scale it was made. Newer hosts take that as an argument of
+    the same name; it no longer holds for what is sampled.
+    """
+    samples = check_latent(latent)
+    fit = comfy.sample.fix_empty_latent_channels
+    scales = {name: latent[name] for name in signature(fit).parameters if name in latent}
+    kept = {name: value for name, value in latent.items() if name not in scales}
+    return {**kept, "samples": fit(model, samples, **scales)}
+
+
+def _run(
+    guider: Any,
+    noise: Tensor,
+    samples: Tensor,
+    sampler: UncertainSampler,
+    sigmas: Tensor,
+    latent: Latent,
+    callback: Any,
+    seed: int,
+) -> Tensor:
+    result = guider.sample(
+        noise,
+        samples,
+        sampler,
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return result.to(comfy.model_management.intermediate_device())

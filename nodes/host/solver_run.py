@@ -1,0 +1,272 @@
+"""A sampler of the host on one batch, as the core's `SolverRun`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.solver_run import EvaluateStep, SolverRun
+from ...bayesdiff_core.solver_trace import (
+    DrawNoise,
+    Evaluate,
+    Trace,
+    UntraceableSolverError,
+    trace_solver,
+)
+from .denoiser import HostDenoiser
+from .guider_state import preserve_state
+from .sampler_hooks import Decide, Decision, Draw, intercepted, own_decision
+
+__all__ = ["HostProcess", "SamplerCall"]
+
+POST_CFG = "sampler_post_cfg_function"
+
+
+@dataclass(frozen=True)
+class SamplerCall:
+    """The arguments with which the host calls a sampler function.
+
+    The state x may hold several `copies` of the batch, tile-major.
+    """
+
+    function: Callable[..., Tensor]
+    name: str
+    model_k: Any
+    x: Tensor
+    sigmas: Tensor
+    extra_args: dict[str, Any]
+    callback: Callable[[dict[str, Any]], None] | None
+    disable: bool | None
+    options: dict[str, Any]
+    copies: int = 1
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the batch that the conditionings belong to; x holds `copies` of it."""
+        return torch.Size([len(self.x) // self.copies, *self.x.shape[1:]])
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        return self.extra_args["model_options"]
+
+    def own_args(self) -> dict[str, Any]:
+        """Arguments that the sampler may change without an effect on anyone else."""
+        return {**self.extra_args, "model_options": self.model_options.copy()}
+
+
+class HostProcess(SolverRun):
+    """The run that the host asked for; the sampler sees what it would see without us.
+
+    A sampler that chooses its steps by the image is run once beforehand to learn them.
+    """
+
+    denoiser: HostDenoiser
+
+    def __init__(self, call: SamplerCall) -> None:
+        # Some samplers write into the schedule they are given.
+        sigmas = call.sigmas.clone()
+        habits = sampler_traits(call, sigmas)
+        super().__init__(
+            call.function,
+            HostDenoiser(call.model_k, call.own_args(), call.shape, habits.reads_uncond),
+            call.x,
+            sigmas,
+            name=call.name,
+            reads=2 if habits.reads_uncond else 1,
+            mask=_free(call),
+            options=call.options,
+            callback=call.callback,
+        )
+        self.call = call
+        self.adaptive = habits.adaptive
+        self._decisions: list[Decision] = []
+
+    def rehearse(self) -> None:
+        """Learn the steps of an adaptive sampler from a whole run, which leaves no trace."""
+
+        def record(own: Callable[[], Decision]) -> Decision:
+            self._decisions.append(own())
+            return self._decisions[-1]
+
+        model = _RunningModel(self.call.model_k, self.denoiser, self.denoise)
+        with preserve_state(self.call.model_options, self.call.shape[0]):
+            _run(self.call, model, self.x, self.sigmas, lambda own: own(), record)
+
+    @cached_property
+    def trace(self) -> Trace:
+        def run(x: Tensor, evaluate: Evaluate, draw: DrawNoise) -> Tensor:
+            model = _TracedModel(self.call, evaluate)
+            return _run(
+                self.call, model, x, self.sigmas.cpu(), lambda _own: draw(), self._decide()
+            )
+
+        return trace_solver(run, self.reads, name=self.name)
+
+    def denoise(self, _k: int, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.denoiser.denoise(z, sigma)
+
+    def replay(self, evaluate: EvaluateStep, copies: int = 1) -> Tensor:
+        bar = comfy.utils.ProgressBar(self.trace.evaluations)
+
+        def counted(k: int, z: Tensor, sigma: Tensor) -> Tensor:
+            denoised = evaluate(k, z, sigma)
+            bar.update(1)
+            return denoised
+
+        return super().replay(counted, copies)
+
+    def _solve_main(self, evaluate: EvaluateStep) -> Tensor:
+        def record(own: Callable[[], Tensor]) -> Tensor:
+            self.draws.append(own())
+            return self.draws[-1]
+
+        call = self.call
+        with intercepted(record, call.options, self._decide()) as options:
+            return call.function(
+                _RunningModel(call.model_k, self.denoiser, evaluate),
+                call.x,
+                call.sigmas,
+                extra_args=call.extra_args,
+                callback=call.callback,
+                disable=call.disable,
+                **options,
+            )
+
+    def _solve(
+        self,
+        evaluate: EvaluateStep,
+        x: Tensor,
+        sigmas: Tensor,
+        draw: DrawNoise,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Tensor:
+        model = _RunningModel(self.call.model_k, self.denoiser, evaluate)
+        return _run(self.call, model, x, sigmas, lambda _own: draw(), self._decide())
+
+    def _decide(self) -> Decide:
+        """The decisions of the rehearsal once more; the sampler's own where there was none."""
+        if not self._decisions:
+            return own_decision
+        decisions = iter(self._decisions)
+        return lambda _own: next(decisions)
+
+
+def _run(
+    call: SamplerCall,
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    draw: Draw,
+    decide: Decide = own_decision,
+) -> Tensor:
+    """The sampler on a model of ours, with nothing shared with the run that the host asked for."""
+    with intercepted(draw, call.options, decide) as options:
+        return call.function(
+            model,
+            x,
+            sigmas.clone(),
+            extra_args=call.own_args(),
+            callback=None,
+            disable=True,
+            **options,
+        )
+
+
+class _Model:
+    """Stands in for the model that a sampler calls; whatever else it asks for is the model's."""
+
+    def __init__(self, model_k: Any) -> None:
+        self._model_k = model_k
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model_k, name)
+
+
+class _RunningModel(_Model):
+    """Evaluates step by step, each as the sampler's own call."""
+
+    def __init__(self, model_k: Any, denoiser: HostDenoiser, evaluate: EvaluateStep) -> None:
+        super().__init__(model_k)
+        self._denoiser = denoiser
+        self._evaluate = evaluate
+        self._counter: Iterator[int] = count()
+
+    def __call__(self, x: Tensor, sigma: Tensor, **arguments: Any) -> Tensor:
+        with self._denoiser.running(arguments, sigma):
+            return self._evaluate(next(self._counter), x, sigma.flatten()[0])
+
+
+class _TracedModel(_Model):
+    """Answers with what `evaluate` says, the unconditional prediction by the sampler's own way."""
+
+    def __init__(self, call: SamplerCall, evaluate: Evaluate) -> None:
+        super().__init__(call.model_k)
+        self._known = len(call.model_options.get(POST_CFG, ()))
+        self._evaluate = evaluate
+        self.reads_uncond = False
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor, model_options: dict[str, Any], **_arguments: Any
+    ) -> Tensor:
+        predictions: Sequence[Tensor] = self._evaluate(x, sigma)
+        denoised = predictions[0]
+        for function in model_options.get(POST_CFG, ())[self._known :]:
+            self.reads_uncond = True
+            denoised = function(
+                {
+                    "denoised": denoised,
+                    "cond_denoised": denoised,
+                    "uncond_denoised": predictions[-1],
+                    "input": x,
+                    "sigma": sigma,
+                    "model_options": model_options,
+                    "cond_scale": 1.0,
+                    "model": self._model_k.inner_model.inner_model,
+                }
+            )
+        return denoised
+
+
+@dataclass
+class SamplerTraits:
+    """What a sampler does beside asking for predictions."""
+
+    reads_uncond: bool = False
+    adaptive: bool = False
+
+
+def sampler_traits(call: SamplerCall, sigmas: Tensor) -> SamplerTraits:
+    """Found by running the sampler on a single number."""
+    habits = SamplerTraits()
+
+    def decide(own: Callable[[], Decision]) -> Decision:
+        habits.adaptive = True
+        return own()
+
+    model = _TracedModel(call, lambda z, _sigma: (torch.zeros_like(z),))
+    x = torch.zeros(1, 1, 1, 1)
+    try:
+        _run(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
+    except Exception as error:
+        # Such as samplers for video that go by frames and keep a cache of the model's.
+        raise UntraceableSolverError(
+            f"The sampler '{call.name}' does not run on a single number ({error}), so uncertainty "
+            "cannot be carried through it. Use another, for instance euler or dpmpp_2m."
+        ) from error
+    habits.reads_uncond = model.reads_uncond
+    return habits
+
+
+def _free(call: SamplerCall) -> Tensor | None:
+    """Where the latent is free to move."""
+    mask = call.extra_args.get("denoise_mask")
+    if mask is not None and "denoise_mask_function" in call.model_options:
+        return (mask > 0).to(mask)
+    return mask
