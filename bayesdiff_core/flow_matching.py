@@ -17,7 +17,8 @@ from .features import Features
 from .laplace import GaussNewton, LaplacePosterior, Structure
 from .laplace_io import fingerprint
 from .last_layer import LastLayer, OutputMap, find_last_layer, trace_output_map
-from .solver_run import Evaluation, tile
+from .solver_run import Evaluation
+from .tiling import tile
 
 __all__ = ["FlowDenoiser", "FlowModel"]
 
@@ -107,6 +108,10 @@ class FlowDenoiser:
     @property
     def guided(self) -> bool:
         return self.guidance_scale != 1.0
+
+    def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """D at z (n * B, C, *S), tile-major, at noise level sigma ()."""
+        return self.predict(z, sigma)[0]
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
         conditions = self._conditions(len(z) // len(self.labels))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-__all__ = ["Recorder", "Recording"]
+from .tiling import tile
+
+__all__ = ["Recorder", "Recording", "splice", "take_pixels"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,59 @@ class Recording:
             self.states[:, keep], self.denoised[:, keep], self.sigmas, self.schedule,
             self.final[keep],
         )  # fmt: skip
+
+
+def splice(
+    before: Recording, after: Recording, mask: Tensor, takes: Sequence[Tensor]
+) -> Recording:
+    """The recording as if the run had taken the chosen candidates from the start.
+
+    Arguments:
+        before: Of B samples, over E evaluations.
+        after: Of N candidates of each, tile-major (N * B), over the last E' of them.
+        mask: Where the candidates were sampled, in [0, 1], shape (B, 1, *S).
+        takes: Which candidate (B, *S) every pixel takes, -1 for what was before; one of them for
+            each of the M batches of the result.
+
+    Returns:
+        Of M * B samples, tile-major, over E evaluations.
+    """
+    copies = len(after.final) // len(before.final)
+    first = len(before.states) - len(after.states)
+    inside = tile(mask.cpu(), copies)
+
+    def joined(old: Tensor, new: Tensor) -> Tensor:
+        steps = []
+        for recorded, candidates in zip(old[first:], new, strict=True):
+            blended = candidates * inside + tile(recorded, copies) * (1 - inside)
+            steps.append(take_pixels(blended, recorded, takes))
+        kept = old[:first].repeat(1, len(takes), *[1] * (old.ndim - 2))
+        return torch.cat([kept, torch.stack(steps).to(old)])
+
+    return Recording(
+        joined(before.states, after.states),
+        joined(before.denoised, after.denoised),
+        before.sigmas,
+        before.schedule,
+        take_pixels(after.final, before.final, takes),
+    )
+
+
+def take_pixels(candidates: Tensor, original: Tensor, takes: Sequence[Tensor]) -> Tensor:
+    """Pixels of candidates (N * B, *K, *S), tile-major, where a take (B, *S) names one.
+
+    Elsewhere, where it is -1, those of `original` (B, *K, *S), with any number of axes K between
+    batch and space. Returns (M * B, *K, *S) for M takes.
+    """
+    stack = candidates.to(original).unflatten(0, (-1, len(original)))
+    return torch.cat([_taken(stack, original, take.to(original.device)) for take in takes])
+
+
+def _taken(stack: Tensor, original: Tensor, take: Tensor) -> Tensor:
+    while take.ndim < original.ndim:
+        take = take.unsqueeze(1)
+    index = take.clamp(min=0).long().expand_as(original)
+    return torch.where(take < 0, original, stack.gather(0, index[None])[0])
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .running_moments import RunningMoments
+from .tiling import tile
 
 __all__ = [
     "CONTRAST_LEVELS",
@@ -86,20 +87,39 @@ def contrast(
     levels: Mapping[float, Tensor],
     generator: torch.Generator,
     radius: int = 1,
+    copies: int = 1,
 ) -> Contrast:
-    """How much worse the prompt explains each pixel than no prompt does, in latent units^2.
+    """How much worse the prompt explains each pixel than no prompt does.
 
-    The final latent x0 (B, C, *S) is noised to the sigma of each level t by `renoise(sigma, noise,
-    x0)` and denoised with and without the condition; the map is the mean over levels of
-    (|D_c - x0|^2 - |D_u - x0|^2) / t, averaged over channels and over a window of `radius` pixels.
-    With the velocity v this is t (|v_c - v|^2 - |v_u - v|^2), the likelihood-ratio view of a
-    diffusion classifier (Li et al. 2023). Negative where the prompt helps; HIGH is bad.
+    The final latent x0 is noised to each level t and denoised with and without the condition; the
+    map is the mean over levels of
+
+        (|D_c - x0|^2 - |D_u - x0|^2) / t,
+
+    averaged over channels and over a window. With the velocity v this is t (|v_c - v|^2 -
+    |v_u - v|^2), the likelihood-ratio view of a diffusion classifier (Li et al. 2023, "Your
+    diffusion model is secretly a zero-shot classifier"). Negative where the prompt helps; HIGH is
+    bad.
+
+    Arguments:
+        conditional: D_c at a state (n * B, C, *S) and a sigma (); asked first at every level.
+        unconditional: D_u at the same state.
+        latent: Final latents x0 (n * B, C, *S), n tile-major copies of a batch.
+        renoise: (sigma, noise, x0) to the noised state.
+        levels: Noise level sigma () of every time t.
+        generator: Draws the noise of a batch; all copies are judged with the same.
+        radius: Half the side of the window, in latent pixels.
+        copies: The number n.
+
+    Returns:
+        Map (n * B, *S) and mean error without the prompt (n * B,), in squared latent units.
     """
+    shape = (len(latent) // copies, *latent.shape[1:])
     total = torch.zeros_like(latent[:, 0], dtype=torch.float32)
     error = torch.zeros(len(latent), device=latent.device)
     for t, sigma in levels.items():
-        noise = torch.randn(latent.shape, generator=generator, device=generator.device)
-        z = renoise(sigma, noise.to(latent), latent)
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        z = renoise(sigma, tile(noise.to(latent), copies), latent)
         with_prompt = (conditional(z, sigma) - latent).float().square()
         without = (unconditional(z, sigma) - latent).float().square()
         total += (with_prompt - without).mean(1) / t

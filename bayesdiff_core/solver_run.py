@@ -1,6 +1,7 @@
 """One run of a solver on one batch: what every method of uncertainty works with.
 
-A `Denoiser` is what the solver calls; a `SolverRun` runs the solver with it, lets observers
+A `Denoiser` is what the solver calls, a `Solver` is what runs the algorithm: the core's own
+functions (`ReferenceSolver`), or those of a host. A `SolverRun` puts both together, lets observers
 look at every evaluation, and can run the same solver again on copies of the batch with the same
 noise. Copies are tile-major: row c * B + b of a batch of n copies is copy c of sample b.
 """
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -20,12 +22,25 @@ from torch import Tensor
 from .features import Features
 from .last_layer import OutputMap
 from .solver_trace import DrawNoise, Evaluate, Trace, trace_solver
-from .solvers import Solver
+from .solvers import SamplerFunction
+from .tiling import tile
 
-__all__ = ["Denoiser", "Evaluation", "Observer", "SolverRun", "tile"]
+__all__ = [
+    "Denoiser",
+    "Draw",
+    "EvaluateStep",
+    "Evaluation",
+    "Observer",
+    "ReferenceSolver",
+    "Solver",
+    "SolverRun",
+]
 
 EvaluateStep = Callable[[int, Tensor, Tensor], Tensor]
 """(k, state z (N, C, *S), noise level sigma ()) -> denoised (N, C, *S)."""
+
+Draw = Callable[[DrawNoise], Tensor]
+"""Given what draws the solver's own noise, the noise (N, C, *S) that the solver gets."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +60,17 @@ class Evaluation:
 
 
 class Denoiser(Protocol):
-    """The guided denoiser a solver calls, with its last layer open to view."""
+    """The guided denoiser a solver calls, with access to its last layer."""
 
     @property
     def output_map(self) -> OutputMap:
-        """The way from last-layer positions to latent elements for this shape of latent."""
+        """Where every latent element comes from in the last layer, for this shape of latent."""
+
+    def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """D at z (n * B, C, *S), tile-major, at noise level sigma (): what the solver asks for."""
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
-        """Predictions at z (n * B, C, *S), tile-major, at noise level sigma ()."""
+        """All predictions that the solver reads, at z (n * B, C, *S), beside the run."""
 
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
         """Predictions at z (B, C, *S) with their features."""
@@ -67,12 +85,94 @@ class Observer(Protocol):
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None: ...
 
 
+class Solver(Protocol):
+    """A sampling algorithm on one schedule.
+
+    `sigmas` (steps + 1,) are its steps and `reads` how many predictions of an evaluation it reads:
+    1, or 2 when it also reads the unconditional one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sigmas(self) -> Tensor: ...
+
+    @property
+    def reads(self) -> int: ...
+
+    @property
+    def trace(self) -> Trace:
+        """Its linear coefficients on this schedule."""
+
+    def sample(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        """The run that was asked for, with its progress: from x to the final state (B, C, *S)."""
+
+    def replay(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        """The same steps from x (n * B, C, *S), with no effect on anything else."""
+
+
+class ReferenceSolver:
+    """A sampler function in the form of k-diffusion, see `solvers`, as a `Solver`."""
+
+    def __init__(
+        self,
+        function: SamplerFunction,
+        sigmas: Tensor,
+        *,
+        name: str = "solver",
+        noise: DrawNoise | None = None,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """`noise` draws the solver's own noise in the main run; `callback` is told every step."""
+        self.function = function
+        self.sigmas = sigmas
+        self.name = name
+        self.reads = 1
+        self._noise = noise
+        self._callback = callback
+
+    @cached_property
+    def trace(self) -> Trace:
+        def run(x: Tensor, evaluate: Evaluate, draw: DrawNoise) -> Tensor:
+            return self._run(
+                x, self.sigmas.cpu(), lambda _k, z, s: evaluate(z, s)[0], lambda _own: draw()
+            )
+
+        return trace_solver(run, self.reads, name=self.name)
+
+    def sample(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        return self._run(x, self.sigmas, evaluate, draw, self._callback)
+
+    def replay(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        return self._run(x, self.sigmas, evaluate, draw)
+
+    def _run(
+        self,
+        x: Tensor,
+        sigmas: Tensor,
+        evaluate: EvaluateStep,
+        draw: Draw,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Tensor:
+        counter = count()
+        own = self._noise or (lambda: torch.randn_like(x))
+
+        def model(z: Tensor, sigma: Tensor) -> Tensor:
+            return evaluate(next(counter), z, sigma.flatten()[0])
+
+        options: dict[str, Any] = {}
+        if "noise_sampler" in inspect.signature(self.function).parameters:
+            options["noise_sampler"] = lambda _sigma, _sigma_next: draw(own)
+        function: Any = self.function
+        return function(model, x, sigmas, callback=callback, disable=True, **options)
+
+
 class SolverRun:
     """A solver, a denoiser and the initial state x (B, C, *S) in the space the solver sees.
 
-    `reads` is the number of predictions of an evaluation that the solver reads. `mask`
-    (B, 1, *S) is 1 where the latent is free to move. `noise` draws the solver's noise in the main
-    run; the draws are kept for replays.
+    `mask` (B, 1, *S) is 1 where the latent is free to move. The noise that the main run draws is
+    kept in `draws` for replays.
     """
 
     def __init__(
@@ -80,93 +180,57 @@ class SolverRun:
         solver: Solver,
         denoiser: Denoiser,
         x: Tensor,
-        sigmas: Tensor,
         *,
-        name: str = "solver",
-        reads: int = 1,
         mask: Tensor | None = None,
-        noise: DrawNoise | None = None,
-        options: dict[str, Any] | None = None,
-        callback: Callable[[dict[str, Any]], None] | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.solver = solver
         self.denoiser = denoiser
         self.x = x
-        self.sigmas = sigmas
-        self.name = name
-        self.reads = reads
         self.mask = mask
-        self.options = options or {}
-        self.callback = callback
         self.observers = list(observers)
         self.draws: list[Tensor] = []
-        self._noise = noise or (lambda: torch.randn_like(x))
+
+    @property
+    def name(self) -> str:
+        return self.solver.name
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.solver.sigmas
+
+    @property
+    def trace(self) -> Trace:
+        return self.solver.trace
 
     @property
     def batch(self) -> int:
         return len(self.x)
 
-    @cached_property
-    def trace(self) -> Trace:
-        """The solver's linear coefficients on this schedule."""
-
-        def run(x: Tensor, evaluate: Evaluate, draw: DrawNoise) -> Tensor:
-            return self._solve(lambda _k, z, s: evaluate(z, s)[0], x, self.sigmas.cpu(), draw)
-
-        return trace_solver(run, self.reads, name=self.name)
-
     def denoise(self, _k: int, z: Tensor, sigma: Tensor) -> Tensor:
         """The plain evaluation: what the solver would see without us."""
-        return self.denoiser.predict(z, sigma)[0]
+        return self.denoiser.denoise(z, sigma)
 
     def sample(self, evaluate: EvaluateStep | None = None) -> Tensor:
         """The main run from x: observers look on, noise is drawn and kept. Returns (B, C, *S)."""
         evaluate = evaluate or self.denoise
         self.draws.clear()
 
-        def watched(k: int, z: Tensor, sigma: Tensor) -> Tensor:
+        def observed(k: int, z: Tensor, sigma: Tensor) -> Tensor:
             denoised = evaluate(k, z, sigma)
             for observer in self.observers:
                 observer.observe(k, z, sigma, denoised)
             return denoised
 
-        return self._solve_main(watched)
+        def kept(own: DrawNoise) -> Tensor:
+            self.draws.append(own())
+            return self.draws[-1]
+
+        return self.solver.sample(self.x, observed, kept)
 
     def replay(self, evaluate: EvaluateStep, copies: int = 1) -> Tensor:
         """The same run on `copies` of the batch with the noise of the main run: (n * B, C, *S)."""
         draws = iter(self.draws)
-        return self._solve(
-            evaluate, tile(self.x, copies), self.sigmas, lambda: tile(next(draws), copies)
+        return self.solver.replay(
+            tile(self.x, copies), evaluate, lambda _own: tile(next(draws), copies)
         )
-
-    def _solve_main(self, evaluate: EvaluateStep) -> Tensor:
-        def draw() -> Tensor:
-            self.draws.append(self._noise())
-            return self.draws[-1]
-
-        return self._solve(evaluate, self.x, self.sigmas, draw, callback=self.callback)
-
-    def _solve(
-        self,
-        evaluate: EvaluateStep,
-        x: Tensor,
-        sigmas: Tensor,
-        draw: DrawNoise,
-        callback: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Tensor:
-        counter = iter(range(1 << 30))
-
-        def model(z: Tensor, sigma: Tensor, **_arguments: Any) -> Tensor:
-            return evaluate(next(counter), z, sigma.flatten()[0])
-
-        options = dict(self.options)
-        if "noise_sampler" in inspect.signature(self.solver).parameters:
-            options["noise_sampler"] = lambda _sigma, _sigma_next: draw()
-        solver: Any = self.solver
-        return solver(model, x, sigmas, callback=callback, disable=True, **options)
-
-
-def tile(tensor: Tensor, copies: int) -> Tensor:
-    """`copies` of a batch (B, ...), tile-major: (n * B, ...)."""
-    return tensor if copies == 1 else tensor.repeat(copies, *[1] * (tensor.ndim - 1))

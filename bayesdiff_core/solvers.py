@@ -15,14 +15,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["SAMPLERS", "Solver", "ddim", "ddpm", "dpm_solver_2", "dpmpp_2m", "flow_sigmas"]
+__all__ = [
+    "SAMPLERS",
+    "SamplerFunction",
+    "ddim",
+    "ddpm",
+    "dpm_solver_2",
+    "dpmpp_2m",
+    "flow_sigmas",
+]
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 Arguments = dict[str, Any] | None
 Callback = Callable[[dict[str, Any]], None] | None
 
 
-class Solver(Protocol):
+class SamplerFunction(Protocol):
     """A sampler function in the form of k-diffusion."""
 
     def __call__(
@@ -161,7 +169,7 @@ def _report(
         callback({"i": i, "x": x, "sigma": sigma, "denoised": denoised})
 
 
-SAMPLERS: dict[str, Solver] = {
+SAMPLERS: dict[str, SamplerFunction] = {
     "ddim": ddim,
     "ddpm": ddpm,
     "dpm_solver_2": dpm_solver_2,

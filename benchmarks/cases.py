@@ -22,8 +22,9 @@ from bayesdiff_core.signals import (
     late_evaluations,
     trajectory_variance,
 )
-from bayesdiff_core.solver_run import Evaluation, SolverRun, tile
+from bayesdiff_core.solver_run import Evaluation, SolverRun
 from bayesdiff_core.solvers import ddim
+from bayesdiff_core.tiling import tile
 
 from .scenes import Scenes, benchmark_model, renoise
 

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ..bayesdiff_core.uncertainty import SIGNALS
-from .host.judge import judge
+from .host.contrast import contrast_of_latent
 from .types import CATEGORY, Uncertainty
 
 
@@ -14,7 +14,7 @@ class Contrast(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Judges any latent, a photograph's too: "
-                f"{SIGNALS['contrast']}. Six guided evaluations an image."
+                f"{SIGNALS['contrast'].text}. Six guided evaluations an image."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model that judges."),
@@ -44,4 +44,6 @@ class Contrast(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent, positive, negative, seed, uncertainty=None) -> io.NodeOutput:
-        return io.NodeOutput(judge(model, latent, positive, negative, seed, uncertainty))
+        return io.NodeOutput(
+            contrast_of_latent(model, latent, positive, negative, seed, uncertainty)
+        )

@@ -1,8 +1,7 @@
 from comfy_api.latest import io
 
 from ..bayesdiff_core.uncertainty import SIGNALS
-from .host.resample.options import Overrides, ResampleOptions
-from .host.resample.variants import ALONG, diversify, uncertain_part
+from .host.resample.plan import Overrides, ResampleOptions
 from .resample_inputs import (
     denoise_input,
     prompt_inputs,
@@ -12,6 +11,7 @@ from .resample_inputs import (
     uncertainty_input,
 )
 from .types import CATEGORY
+from .variants import ALONG, diversify, uncertain_part
 
 
 class Diversity(io.ComfyNode):
@@ -44,7 +44,7 @@ class Diversity(io.ComfyNode):
                     options=list(SIGNALS),
                     default="artifact",
                     tooltip="Which signal says where. A mask replaces it.\n"
-                    + "\n".join(f"{name}: {text}." for name, text in SIGNALS.items()),
+                    + "\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
                 ),
                 io.Float.Input(
                     "percentile",
@@ -89,9 +89,13 @@ class Diversity(io.ComfyNode):
             )
         if mask is None and posterior is None:
             mask = uncertain_part(uncertainty, signal, percentile)
-        variety = ResampleOptions(
-            seed, denoise, variants, posterior=posterior, given=Overrides(cfg=cfg or None)
+        options = ResampleOptions(
+            seed=seed,
+            denoise=denoise,
+            candidates=variants,
+            posterior=posterior,
+            overrides=Overrides(cfg=cfg or None),
         )
         return io.NodeOutput(
-            *diversify(model, latent, uncertainty, mask, positive, negative, variety)
+            *diversify(model, latent, uncertainty, mask, positive, negative, options)
         )

@@ -1,8 +1,15 @@
+from dataclasses import replace
+
 from comfy_api.latest import io
 
-from .host.resample.options import RECORDED, RULES, ResampleOptions
+from ..bayesdiff_core.resample.rules import RULES
+from ..bayesdiff_core.tiling import tile
+from .batches import not_connected
+from .host.resample.plan import ResampleOptions
 from .host.resample.rounds import resample
+from .host.validation import check_latent, latent_mask
 from .resample_inputs import (
+    RECORDED,
     denoise_input,
     noise_mode_inputs,
     override_inputs,
@@ -11,6 +18,7 @@ from .resample_inputs import (
     recorded_guidance_input,
     seed_input,
 )
+from .resample_report import resample_report
 from .types import CATEGORY, Uncertainty
 
 
@@ -59,7 +67,7 @@ class MaskedResample(io.ComfyNode):
                     "rule",
                     options=list(RULES),
                     default="auto",
-                    tooltip=". ".join(f"{name}: {text}" for name, text in RULES.items()),
+                    tooltip=". ".join(f"{name}: {rule.text}" for name, rule in RULES.items()),
                 ),
                 io.Boolean.Input(
                     "keep_original",
@@ -100,10 +108,34 @@ class MaskedResample(io.ComfyNode):
         keep_original, uncertainty=None, cfg=0.0, noise_mode="denoised", laplace=None,
         sampler_name=RECORDED, scheduler=RECORDED, steps=0, rounds=1,
     ) -> io.NodeOutput:  # fmt: skip
-        repair = ResampleOptions(
-            seed, denoise, candidates, rule, keep_original, noise_mode, laplace, rounds,
-            overrides_of(sampler_name, scheduler, steps, cfg),
-        )  # fmt: skip
-        return io.NodeOutput(
-            *resample(model, latent, uncertainty, mask, positive, negative, repair)
+        options = ResampleOptions(
+            seed=seed,
+            denoise=denoise,
+            candidates=candidates,
+            rule=rule,
+            keep_original=keep_original,
+            noise_mode=noise_mode,
+            posterior=laplace,
+            rounds=rounds,
+            overrides=overrides_of(sampler_name, scheduler, steps, cfg),
         )
+        return io.NodeOutput(
+            *resample_latent(model, latent, uncertainty, mask, positive, negative, options)
+        )
+
+
+def resample_latent(model, latent, uncertainty, mask, positive, negative, options) -> tuple:
+    """LATENT with the masked regions (B or 1, H, W) sampled again, UNCERTAINTY, and a report."""
+    samples = check_latent(latent)
+    region = latent_mask(mask, samples)
+    if not region.any():
+        unchanged = not_connected("uncertainty") if uncertainty is None else uncertainty
+        return latent, unchanged, "The mask is empty: the latent is returned as it came."
+    done = resample(model, samples, uncertainty, region, positive, negative, options)
+    change = (done.samples - tile(samples, len(done.samples) // len(samples))).float().cpu()
+    report = resample_report(done, region, mask.shape[-2:], change, options)
+    settings = done.uncertainty.settings
+    settings = replace(settings, resampled=(*settings.resampled, report))
+    # What else belongs to the input, such as its mask, does not fit more images.
+    rest = latent if len(done.samples) == len(samples) else {}
+    return {**rest, "samples": done.samples}, replace(done.uncertainty, settings=settings), report

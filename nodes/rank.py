@@ -35,7 +35,7 @@ class Rank(io.ComfyNode):
                     options=list(SIGNALS),
                     default="artifact",
                     tooltip="Whose score sorts the images: the mean of the map's highest tenth.\n"
-                    + "\n".join(f"{name}: {text}." for name, text in SIGNALS.items()),
+                    + "\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
                 ),
                 io.Combo.Input(
                     "order",

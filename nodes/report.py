@@ -9,25 +9,21 @@ __all__ = ["describe", "scores_and_report"]
 
 
 def describe(uncertainty: Uncertainty) -> str:
-    """What produced it, then a line an image with the score of every signal."""
-    data = uncertainty.metadata
-    lines = [
-        f"{data['sampler_name']}, {data['evaluations']} evaluations",
-    ]
-    if data.get("method"):
-        lines.append(
-            f"posterior by {data['method']}, {data['extra_evaluations']:g} extra evaluations"
-        )
-    share = data.get("notes", {}).get("negative_variances")
+    """What produced it, then a line per image with the score of every signal."""
+    run = uncertainty.settings
+    lines = [f"{run.sampler_name}, {run.evaluations} evaluations"]
+    if run.method:
+        lines.append(f"posterior by {run.method}, {run.extra_evaluations:g} extra evaluations")
+    share = run.notes.get("negative_variances")
     if share is not None:
         lines.append(f"{share:.0%} of the recursion's variances came out negative")
-    if data["evaluations"] < SHORTEST and "trajectory" in uncertainty.signals:
+    if run.evaluations < SHORTEST and "trajectory" in uncertainty.signals:
         lines.append(
             f"trajectory is zero: a prediction varies along a run of at least {SHORTEST} "
             "evaluations only"
         )
-    if data.get("note"):
-        lines.append(data["note"])
+    if run.recording_note:
+        lines.append(run.recording_note)
     source = uncertainty.artifact_source
     both = "contrast and trajectory together"
     lines.append(f"artifact is judged by {both if source == 'artifact' else source}")
@@ -39,5 +35,5 @@ def describe(uncertainty: Uncertainty) -> str:
 
 
 def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
-    """One number an image, high is suspect, and the text."""
+    """The score per image by `artifact`, high is suspect, and the text."""
     return uncertainty.signal("artifact").scores.tolist(), describe(uncertainty)

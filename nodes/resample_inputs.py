@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bayesdiff_core.resample.masked_run import NOISE_MODES
+from ..bayesdiff_core.resample.noise_modes import NOISE_MODES
 from .host.ksampler import SAMPLERS, SCHEDULERS
-from .host.resample.options import RECORDED, Overrides
+from .host.resample.plan import Overrides
 from .sampler_inputs import seed_input
 from .types import Laplace, Uncertainty
 
 __all__ = [
+    "RECORDED",
     "denoise_input",
     "noise_mode_inputs",
     "override_inputs",
@@ -21,6 +22,10 @@ __all__ = [
     "start_posterior_input",
     "uncertainty_input",
 ]
+
+
+RECORDED = "recorded"
+"""Stands in a list of choices for what the recorded run used."""
 
 
 def uncertainty_input() -> io.Input:
@@ -66,7 +71,7 @@ def noise_mode_inputs() -> list[io.Input]:
             default="denoised",
             optional=True,
             tooltip="Where the region starts from.\n"
-            + "\n".join(f"{name}: {text}." for name, text in NOISE_MODES.items()),
+            + "\n".join(f"{name}: {mode.text}." for name, mode in NOISE_MODES.items()),
         ),
         start_posterior_input("For the noise modes of the posterior: from LaplaceFit."),
     ]
@@ -113,8 +118,8 @@ def override_inputs() -> list[io.Input]:
 def overrides_of(sampler_name: str, scheduler: str, steps: int, cfg: float) -> Overrides:
     """What the inputs ask for in place of what was recorded."""
     return Overrides(
-        None if sampler_name == RECORDED else sampler_name,
-        None if scheduler == RECORDED else scheduler,
-        steps or None,
-        cfg or None,
+        sampler_name=None if sampler_name == RECORDED else sampler_name,
+        scheduler=None if scheduler == RECORDED else scheduler,
+        steps=steps or None,
+        cfg=cfg or None,
     )

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..bayesdiff_core.laplace import LaplacePosterior
 from ..bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, Tangent
-from .host.ksampler import SAMPLERS, SCHEDULERS, UncertaintyOptions
+from ..bayesdiff_core.sample import UncertaintyOptions
+from .host.ksampler import SAMPLERS, SCHEDULERS
 from .types import Laplace, Uncertainty
 
 __all__ = [

@@ -115,7 +115,7 @@ def look_inputs() -> list[io.Input]:
             "signal",
             options=list(SIGNALS),
             default="artifact",
-            tooltip="\n".join(f"{name}: {text}." for name, text in SIGNALS.items()),
+            tooltip="\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
         ),
         io.Combo.Input(
             "display",

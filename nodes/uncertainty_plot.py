@@ -28,7 +28,7 @@ class UncertaintyPlot(io.ComfyNode):
                     options=list(SIGNALS),
                     default="artifact",
                     tooltip="Whose values the histogram counts.\n"
-                    + "\n".join(f"{name}: {text}." for name, text in SIGNALS.items()),
+                    + "\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
                 ),
                 io.Combo.Input(
                     "colormap",

@@ -15,9 +15,10 @@ from torch import Tensor
 from ..laplace import LaplacePosterior
 from ..recording import Recording
 from ..solver_run import SolverRun
+from ..tiling import tile
 from .tangent import Plan, TangentRun, refresh_schedule, shifts_among
 
-__all__ = ["draw_moves", "posterior_moves"]
+__all__ = ["along_moves", "independent_moves", "posterior_moves"]
 
 
 def posterior_moves(
@@ -50,15 +51,21 @@ def posterior_moves(
     return run.weighted_tangents(row)[0]
 
 
-def draw_moves(moves: Tensor, noise: Tensor, along: bool) -> Tensor:
-    """Displacements (n * B, C, *S) of variance sum of squares of `moves` (K, B, C, *S).
+def independent_moves(moves: Tensor, noise: Tensor) -> Tensor:
+    """Displacements of every pixel on its own, with the variance that the moves sum to.
 
-    From `noise` of that shape: pixel by pixel, or `along` the moves with one number a move.
+    Arguments:
+        moves: Shape (K, B, C, *S).
+        noise: White, shape (n * B, C, *S), tile-major.
+
+    Returns:
+        Shape (n * B, C, *S).
     """
-    batch = moves.shape[1]
-    if not along:
-        std = moves.square().sum(0).sqrt()
-        return noise * std.repeat(len(noise) // batch, *[1] * (std.ndim - 1))
+    return noise * tile(moves.square().sum(0).sqrt(), len(noise) // moves.shape[1])
+
+
+def along_moves(moves: Tensor, noise: Tensor) -> Tensor:
+    """Displacements along the moves, each with one number per move; arguments as above."""
     # Numbers from the noise itself: every candidate has its own.
-    weights = noise.flatten(1)[:, : len(moves)].unflatten(0, (-1, batch))
+    weights = noise.flatten(1)[:, : len(moves)].unflatten(0, (-1, moves.shape[1]))
     return torch.einsum("nbk,kb...->nb...", weights, moves).flatten(0, 1)

@@ -36,7 +36,8 @@ from torch import Tensor
 
 from ..features import Features
 from ..laplace import LaplacePosterior
-from ..solver_run import Evaluation, SolverRun, tile
+from ..solver_run import Evaluation, SolverRun
+from ..tiling import tile
 from .base import Propagated
 
 __all__ = [

@@ -5,10 +5,7 @@ the recorded state there and the recorded prediction, and the result is the reco
 `RenoisedRun` has no recording to replay, or runs another solver: outside, the image noised anew
 stands for it, as in plain inpainting, and is put back at the end.
 
-Where the region starts from is the noise mode, see `NOISE_MODES`. On small models fresh noise
-around the recorded denoised prediction repaired the most, and drawing x_t ~ N(E x_t, Var x_t), as
-Kou et al. (2024, section 4.2) propose, repaired nothing: a posterior moves the state by far less
-than a malformed shape would need (docs/evidence.md).
+Where the region starts from is the noise mode, see `noise_modes`.
 """
 
 from __future__ import annotations
@@ -20,27 +17,13 @@ import torch
 from torch import Tensor
 
 from ..recording import Recording
-from ..solver_run import EvaluateStep, tile
+from ..solver_run import EvaluateStep
+from ..tiling import tile
 
-__all__ = ["NOISE_MODES", "MaskedRun", "Renoise", "RenoisedRun", "choose", "last_part"]
+__all__ = ["MaskedRun", "RegionRun", "Renoise", "RenoisedRun", "last_part"]
 
 Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(sigma (), noise, clean latent) -> noised state, as the model was trained to see it."""
-
-NOISE_MODES = {
-    "denoised": "fresh noise around what the model predicted at that step; repaired the most",
-    "final": "fresh noise around the final image; stays closer to it and repaired less",
-    "img2img": "plain inpainting: the same, the outside noised anew, too; repaired like final",
-    "posterior": (
-        "no fresh noise: the state drawn pixel by pixel from the posterior, as published; "
-        "repaired nothing, for variants"
-    ),
-    "posterior_tangents": (
-        "no fresh noise: the state moved along the posterior's tangents; repaired nothing, for "
-        "variants"
-    ),
-}
-"""Where a region starts from. The last two need a posterior and move by `MaskedRun.moved`."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +60,20 @@ class MaskedRun:
         """The part of the schedule that runs again."""
         return self.recording.schedule[self.first_step :]
 
-    def start(self, renoise: Renoise, noise: Tensor, around: str = "denoised") -> Tensor:
-        """Initial states (n * B, C, *S) from fresh `noise` of that shape.
-
-        Around the recorded prediction of the starting step ("denoised") or the result ("final").
-        Raises ValueError where the result still carries noise, so that nothing is around it.
-        """
-        k = self.first_evaluation
-        centre = self.recording.denoised[k] if around == "denoised" else self.clean
+    def around(self, centre: Tensor, renoise: Renoise, noise: Tensor) -> Tensor:
+        """Initial states (n * B, C, *S): fresh `noise` of that shape around a centre (B, ...)."""
         fresh = renoise(self.sigmas[0].to(noise), noise, self._recorded(centre, noise))
-        return self._blend(fresh, self.recording.states[k])
+        return self._blend(fresh, self.recording.states[self.first_evaluation])
 
     def moved(self, moves: Tensor) -> Tensor:
         """Initial states (n * B, C, *S): the recorded one, moved inside the mask."""
         state = self.recording.states[self.first_evaluation]
         return self._recorded(state, moves) + moves * tile(self.mask.to(moves), self.copies)
+
+    @property
+    def prediction(self) -> Tensor:
+        """The recorded denoised prediction (B, C, *S) of the step at which the run starts."""
+        return self.recording.denoised[self.first_evaluation]
 
     @property
     def clean(self) -> Tensor:
@@ -118,10 +100,6 @@ class MaskedRun:
     def finish(self, final: Tensor) -> Tensor:
         """Results (n * B, C, *S): the recorded one, to the bit, where the mask is 0."""
         return _composed(final, self.recording.final, self.mask, self.copies)
-
-    def original_predictions(self) -> Tensor:
-        """Recorded predictions (E', B, C, *S) over the same evaluations, to compare with."""
-        return self.recording.denoised[self.first_evaluation :]
 
     def _recorded(self, recorded: Tensor, like: Tensor) -> Tensor:
         return tile(recorded.to(like), self.copies)
@@ -168,6 +146,9 @@ class RenoisedRun:
         return self.outside(sigma.to(self.noise), self.noise, self.clean.to(self.noise))
 
 
+RegionRun = MaskedRun | RenoisedRun
+
+
 def last_part(schedule: Tensor, denoise: float) -> Tensor:
     """The last share `denoise` of a schedule (steps + 1,), as `Recording.start_of` cuts it.
 
@@ -189,16 +170,3 @@ def _composed(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Ten
     untouched = tile((mask == 0).to(inside.device), copies).expand_as(inside)
     blended = _blended(inside, outside, mask, copies)
     return torch.where(untouched, tile(outside.to(inside), copies), blended)
-
-
-def choose(scores: Tensor, original: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Index (B,) of the candidate with the lowest score (N, B), and which samples (B,) improved.
-
-    Where `original` (B,) is given and nothing falls below it, the sample did not improve and keeps
-    its original. NaN scores never win.
-    """
-    scores = scores.nan_to_num(nan=float("inf"))
-    best = scores.argmin(0)
-    if original is None:
-        return best, torch.ones_like(best, dtype=torch.bool)
-    return best, scores.gather(0, best[None])[0] < original

@@ -1,120 +1,154 @@
 """Every region of a mask judged on its own: one region's failure does not undo another's success.
 
-Candidates for all regions come from one run. Each connected region then takes the candidate with
-the lowest score there, or keeps the original; a soft edge goes with the region it belongs to, so
-that every pixel has exactly one source.
+Candidates for all regions come from one run. Each connected region then takes one of them, or
+keeps the original, by a rule (see `rules`); every pixel has exactly one source.
 """
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
-from ..mask import Box, regions
-from .masked_run import choose
+from ..recording import Recording, splice, take_pixels
+from ..signals import Contrast, artifact
+from ..uncertainty import SIGNALS, RunSettings, Signal, Uncertainty
+from .candidates import Candidates, candidate_maps
+from .regions import region_scores
+from .rules import Rule
 
-__all__ = ["compose", "paint", "pick_regions", "region_boxes", "region_labels", "region_scores"]
+__all__ = ["Choice", "choose_regions", "composed_latents", "uncertainty_of"]
 
 
-def region_labels(mask: Tensor) -> Tensor:
-    """Which region (B, *S) each pixel of a soft mask (B, 1, *S) belongs to; 0 where it is 0.
+@dataclass(frozen=True)
+class Choice:
+    """What the regions of B images took from N candidates, low scores being good.
 
-    Regions are the connected parts where the mask is at least 0.5, numbered from 1, the largest
-    first, and what is fainter goes to the nearest of them. A faint part that touches none is a
-    region of its own. Frames of a video share their regions: those of the union of all frames.
+    `labels` (B, *S) are the regions. `scores` (N + 1, B, R) are those of the `signal`, the
+    original last and NaN where nothing is known of it. `contrast` is that of all candidates and
+    then of the original, ((N + 1) * B, *S), where it was looked at. `picked` (B, R) names a
+    candidate, or -1 for the original. `takes` (B, *S) says the same for every pixel, once for each
+    of the M batches that are returned.
     """
-    flat = mask[:, 0].detach().cpu().float()
-    height = flat.shape[-2] if flat.ndim > 2 else 1
-    frames = flat.reshape(len(flat), -1, height, flat.shape[-1])
-    labels = torch.stack([_partition(union) for union in frames.amax(1)])
-    spread = labels[:, None].expand_as(frames).reshape_as(flat)
-    return torch.where(flat > 0, spread, torch.zeros_like(spread))
+
+    signal: str
+    contrast: Contrast | None
+    labels: Tensor
+    scores: Tensor
+    picked: Tensor
+    takes: list[Tensor]
+
+    @property
+    def improved(self) -> bool:
+        return bool((self.picked >= 0).any())
+
+    @property
+    def untouched(self) -> Tensor:
+        """Where the result is the original itself (M * B, 1, *S)."""
+        return torch.cat(self.takes)[:, None] < 0
 
 
-def _partition(mask: Tensor) -> Tensor:
-    """Labels (H, W) of one soft mask."""
-    support = regions((mask > 0).float()[None]).labels[0]
-    held = torch.unique(support[mask >= 0.5])
-    # A faint part without a core is its own core.
-    cores = (mask >= 0.5) | ((support > 0) & ~torch.isin(support, held))
-    core = regions(cores.float()[None]).labels[0].numpy()
-    if core.max() <= 1:
-        return torch.from_numpy(core.max() * (mask > 0).numpy().astype(np.int32))
-    _, nearest = cv2.distanceTransformWithLabels(
-        (core == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+def choose_regions(
+    found: Candidates,
+    mask: Tensor,
+    labels: Tensor,
+    rule: Rule,
+    *,
+    keep: bool = True,
+    contrast_of: Callable[[Tensor], Contrast] | None = None,
+) -> Choice:
+    """What every region takes by a rule.
+
+    Arguments:
+        found: N candidates of B images.
+        mask: Weights of the pixels in [0, 1], shape (B, 1, *S).
+        labels: The regions, from `region_labels`, shape (B, *S).
+        rule: One of `RULES`.
+        keep: Whether the original stays where no candidate beats it.
+        contrast_of: Contrast of latents ((N + 1) * B, C, *S), tile-major, with the same noise for
+            all copies; None where there is no prompt to compare with. Called where it is needed.
+
+    Raises:
+        ValueError: If nothing is known that the rule compares by.
+    """
+    signal = _known(rule.signals, found, contrast_of is not None)
+    contrast = None
+    if contrast_of is not None and signal in ("contrast", "artifact"):
+        contrast = contrast_of(torch.cat([found.latents, found.original.to(found.latents)]))
+    maps = candidate_maps(found, contrast)[signal]
+    scores = region_scores(maps, mask, labels.to(maps.device)).cpu()
+    picked = rule.pick(scores, keep)
+    takes = rule.takes(picked, labels, found.copies, keep)
+    return Choice(signal, contrast, labels, scores, picked, takes)
+
+
+def composed_latents(found: Candidates, choice: Choice) -> Tensor:
+    """The latents (M * B, C, *S) that the choice makes of the candidates."""
+    return take_pixels(found.latents, found.original, choice.takes)
+
+
+def uncertainty_of(
+    before: Uncertainty | None,
+    found: Candidates,
+    choice: Choice,
+    mask: Tensor,
+    settings: RunSettings,
+) -> Uncertainty:
+    """The uncertainty of the result: new where a candidate was taken, else as it was.
+
+    Arguments:
+        before: Of the original, where there is one.
+        found: The candidates.
+        choice: What was taken of them.
+        mask: Where they were sampled, shape (B, 1, *S).
+        settings: Of the run that was done again.
+
+    Returns:
+        Of M * B images; its posterior is not known any more.
+    """
+    old = None if before is None else before.signals.get("trajectory")
+    new = found.trajectory.cpu().float()
+    signals: dict[str, Signal] = {}
+
+    def composed(name: str, candidates: Tensor, original: Tensor) -> None:
+        signals[name] = SIGNALS[name].of(take_pixels(candidates, original, choice.takes))
+
+    if old is not None or choice.contrast is None:
+        # Where nothing was sampled, nothing varied.
+        original = torch.zeros_like(new[: len(found.original)]) if old is None else old.map
+        composed("trajectory", new, original)
+    if choice.contrast is not None:
+        there, here = _apart(choice.contrast, len(new))
+        composed("contrast", there.map, here.map)
+        if old is not None:
+            composed("artifact", artifact(there, new), artifact(here, old.map))
+    return Uncertainty(
+        signals, _spliced(found, choice, mask), None, replace(settings, method=None)
     )
-    owner = np.zeros(nearest.max() + 1, dtype=np.int32)
-    owner[nearest[core > 0]] = core[core > 0]
-    return torch.from_numpy(owner[nearest] * (mask > 0).numpy().astype(np.int32))
 
 
-def region_boxes(labels: Tensor) -> list[list[Box]]:
-    """Where the regions of labels (B, *S) lie, in pixels of a frame: for each image its regions.
-
-    Soft edges are part of a region. A region of a video is what its frames cover together.
-    """
-    height = labels.shape[-2] if labels.ndim > 2 else 1
-    frames = labels.reshape(len(labels), -1, height, labels.shape[-1])
-    return [
-        [_box((image == region).any(0)) for region in range(1, int(image.max()) + 1)]
-        for image in frames
-    ]
-
-
-def _box(covered: Tensor) -> Box:
-    """Of a region (H, W) that covers at least one pixel."""
-    rows, columns = covered.nonzero().unbind(1)
-    top, left = int(rows.min()), int(columns.min())
-    width, height = int(columns.max()) + 1 - left, int(rows.max()) + 1 - top
-    return Box(left, top, width, height, len(rows))
+def _known(signals: tuple[str, ...], found: Candidates, has_contrast: bool) -> str:
+    known = {"trajectory"} | ({"contrast"} if has_contrast else set())
+    if has_contrast and found.original_trajectory is not None:
+        known.add("artifact")
+    for signal in signals:
+        if signal in known:
+            return signal
+    raise ValueError(
+        f"Candidates cannot be compared by {' or '.join(signals)} here: give a positive and a "
+        "negative conditioning, or compare by trajectory."
+    )
 
 
-def region_scores(maps: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Mean of maps (N, B, *S) over each region, weighted by the mask: (N, B, R).
-
-    R is the largest number of regions of an image; NaN where an image has fewer.
-    """
-    count = int(labels.max())
-    places = labels.flatten(1).long()
-    weights = mask[:, 0].to(maps).flatten(1)
-
-    def sums(values: Tensor) -> Tensor:
-        shape = (*values.shape[:-1], count + 1)
-        index = places.expand(values.shape)
-        return values.new_zeros(shape).scatter_add(-1, index, values)[..., 1:]
-
-    return sums(maps.flatten(2) * weights) / sums(weights)
+def _apart(contrast: Contrast, count: int) -> tuple[Contrast, Contrast]:
+    """That of the `count` candidates and that of the original, on the CPU."""
+    maps, error = contrast.map.cpu().float(), contrast.error.cpu().float()
+    return Contrast(maps[:count], error[:count]), Contrast(maps[count:], error[count:])
 
 
-def pick_regions(scores: Tensor, original: Tensor | None = None) -> Tensor:
-    """Which candidate (B, R) each region takes by scores (N, B, R), -1 for the original.
-
-    Where `original` (B, R) is given, only a lower score than its own replaces it. Regions that an
-    image does not have (NaN for every candidate) are -1.
-    """
-    absent = scores.isnan().all(0)
-    before = None if original is None else original.flatten()
-    best, better = choose(scores.flatten(1), before)
-    picked = torch.where(better, best, -torch.ones_like(best)).view_as(absent)
-    return picked.masked_fill(absent, -1)
-
-
-def paint(chosen: Tensor, labels: Tensor) -> Tensor:
-    """Which candidate (B, *S) each pixel takes, from those of the regions (B, R); -1 outside."""
-    outside = chosen.new_full((len(chosen), 1), -1)
-    table = torch.cat([outside, chosen], 1)
-    return table.gather(1, labels.flatten(1).long()).view(labels.shape)
-
-
-def compose(candidates: Tensor, original: Tensor, take: Tensor) -> Tensor:
-    """Pixels of candidates (N, B, *K, *S) where `take` (B, *S) names one, else of `original`.
-
-    `original` is (B, *K, *S), with any number of axes K between batch and space.
-    """
-    while take.ndim < original.ndim:
-        take = take.unsqueeze(1)
-    index = take.to(original.device).clamp(min=0).long().expand_as(original)
-    picked = candidates.gather(0, index[None])[0]
-    return torch.where(take.to(original.device) < 0, original, picked)
+def _spliced(found: Candidates, choice: Choice, mask: Tensor) -> Recording | None:
+    if found.before is None or found.recording is None:
+        return None
+    return splice(found.before, found.recording, mask, choice.takes)

@@ -1,23 +1,25 @@
-"""The signal `contrast` of the core with the host's conditional and unconditional predictions."""
+"""The signal `contrast` by the host's predictions with and without a prompt, for any latent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
+import comfy.utils
 import torch
 from torch import Tensor
 
-from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast, artifact, contrast
-from ...bayesdiff_core.solver_run import tile
-from ...bayesdiff_core.uncertainty import Signal
+from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast, contrast
+from ...bayesdiff_core.uncertainty import Uncertainty, contrast_signals
 from .conditioning import Conds
+from .session import Session, with_model
+from .validation import check_batches, check_latent
 
-__all__ = ["contrast_levels", "contrast_map", "contrast_signals", "has_two_sides"]
+__all__ = ["contrast_levels", "contrast_map", "contrast_of_latent", "has_two_sides"]
 
 
 def has_two_sides(conds: Conds) -> bool:
@@ -40,24 +42,61 @@ def contrast_map(
     are judged with the same noise. `progress(1)` is called after each of CONTRAST_LEVELS.
     """
     sides = _Sides(model, conds, model_options, progress)
-    batch = len(latent) // copies
 
-    def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
-        return model.model_sampling.noise_scaling(sigma, tile(noise[:batch], copies), clean)
+    return contrast(
+        sides.conditional,
+        sides.unconditional,
+        latent,
+        model.model_sampling.noise_scaling,
+        contrast_levels(model.model_sampling, latent.device),
+        torch.Generator("cpu").manual_seed(seed),
+        copies=copies,
+    )
 
-    levels = contrast_levels(model.model_sampling, latent.device)
-    generator = torch.Generator("cpu").manual_seed(seed)
-    return contrast(sides.conditional, sides.unconditional, latent, renoise, levels, generator)
 
+def contrast_of_latent(
+    model: Any,
+    latent: dict[str, Any],
+    positive: Any,
+    negative: Any,
+    seed: int,
+    uncertainty: Uncertainty | None = None,
+) -> Uncertainty:
+    """`uncertainty`, or a new one, with the contrast of the latent's images.
 
-def contrast_signals(found: Contrast, trajectory: Tensor | None) -> dict[str, Signal]:
-    """The signals that a contrast gives, on the CPU: itself, and `artifact` with a trajectory
-    (B, *S) of the same latents."""
-    found = Contrast(found.map.cpu().float(), found.error.cpu().float())
-    signals = {"contrast": Signal(found.map, "latent error")}
-    if trajectory is not None:
-        signals["artifact"] = Signal(artifact(found, trajectory), "latent error")
-    return signals
+    Where it holds their trajectory, `artifact` is made of both.
+
+    Raises ValueError when the conditionings do not fit the latent, or the uncertainty is that of
+    other latents.
+    """
+    samples = check_latent(latent)
+    check_batches("positive", positive, len(samples))
+    check_batches("negative", negative, len(samples))
+    if not positive or not negative:
+        raise ValueError(
+            "Contrast compares two sides: connect a positive prompt and a negative one, which may "
+            "be empty text."
+        )
+    shape = (len(samples), *samples.shape[2:])
+    if uncertainty is not None and uncertainty.signal("artifact").map.shape != shape:
+        found = tuple(uncertainty.signal("artifact").map.shape)
+        raise ValueError(
+            f"The uncertainty has maps of {found} but the latent {shape}: connect those of the "
+            "same run, or leave the uncertainty out."
+        )
+    bar = comfy.utils.ProgressBar(len(CONTRAST_LEVELS))
+
+    def judge(session: Session) -> Contrast:
+        return contrast_map(
+            session.model, session.conds, session.latents, session.options, seed,
+            progress=bar.update,
+        )  # fmt: skip
+
+    found = with_model(model, {"positive": positive, "negative": negative}, samples, judge, seed)
+    before = {} if uncertainty is None else uncertainty.signals
+    trajectory = before["trajectory"].map if "trajectory" in before else None
+    signals = {**before, **contrast_signals(found, trajectory)}
+    return Uncertainty(signals) if uncertainty is None else replace(uncertainty, signals=signals)
 
 
 def contrast_levels(model_sampling: Any, device: torch.device) -> dict[float, Tensor]:

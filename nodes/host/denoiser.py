@@ -1,15 +1,14 @@
 """The host's guided model as the core's `Denoiser`.
 
 D is what the sampler's call returns: guidance, areas, masks and inpainting are the host's own
-code. How D depends on the predictions of the single conditions, and so on their features, is read
-off the guider by forward-mode differentiation, for any guider and without a call of the model.
+code. Its features are those of the single conditions, weighted by the guider's derivative.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from operator import add
 from typing import Any
@@ -17,13 +16,13 @@ from typing import Any
 import comfy.model_management
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
-from ...bayesdiff_core.solver_run import Evaluation, tile
+from ...bayesdiff_core.solver_run import Evaluation
+from ...bayesdiff_core.tiling import tile
 from .feature_tap import CondCall, Tap
-from .guider_state import preserve_state
+from .guider import guider_derivative, preserve_state
 
 __all__ = ["HostDenoiser"]
 
@@ -47,7 +46,6 @@ class HostDenoiser:
         self.reads_uncond = reads_uncond
         self.tap: Tap | None = None
         self._running: tuple[Arguments, Tensor] | None = None
-        self._deltas: Tensor | None = None
 
     @property
     def output_map(self) -> OutputMap:
@@ -55,9 +53,12 @@ class HostDenoiser:
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
         """Predictions at z (n * B, C, *S); nothing of the running sampler's state is touched."""
-        with self._capture(self.arguments) as (arguments, captured):
-            denoised = self._call(z, sigma, arguments, aside=True)
-            return (denoised, torch.cat(captured)) if self.reads_uncond else (denoised,)
+        batch = self.shape[0]
+        with (
+            self._capture(self.arguments) as (arguments, captured),
+            preserve_state(self.arguments["model_options"], batch, len(z) // batch),
+        ):
+            return (self._call(z, sigma, arguments), *captured)
 
     def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
         """D at z (n * B, C, *S) by the call that the running sampler has just made."""
@@ -80,13 +81,8 @@ class HostDenoiser:
             _apart(weights[0], calls),
         )
 
-    @contextmanager
-    def perturbed(self, deltas: Tensor) -> Iterator[None]:
-        self._deltas = deltas
-        try:
-            yield
-        finally:
-            self._deltas = None
+    def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
+        return self._tap.moved(deltas)
 
     @contextmanager
     def running(self, arguments: Arguments, sigma: Tensor) -> Iterator[None]:
@@ -122,20 +118,9 @@ class HostDenoiser:
         options["disable_cfg1_optimization"] = True
         yield {**arguments, "model_options": options}, captured
 
-    def _call(self, z: Tensor, sigma: Tensor, arguments: Arguments, aside: bool = False) -> Tensor:
-        """D at n copies of the batch.
-
-        A call `aside` of the run leaves no trace in guidance functions that remember.
-        """
-        copies = len(z) // self.shape[0]
-        with ExitStack() as stack:
-            if self._deltas is not None:
-                stack.enter_context(self._tap.moved(self._deltas))
-            if aside:
-                stack.enter_context(preserve_state(self._options, self.shape[0], copies))
-            return self._call_copies(z, sigma, arguments, copies)
-
-    def _call_copies(self, z: Tensor, sigma: Tensor, arguments: Arguments, count: int) -> Tensor:
+    def _call(self, z: Tensor, sigma: Tensor, arguments: Arguments) -> Tensor:
+        """D at n copies of the batch."""
+        count = len(z) // self.shape[0]
         comfy.model_management.throw_exception_if_processing_interrupted()
         vector = sigma if sigma.shape == z.shape[:1] else sigma * z.new_ones(len(z))
         if count == 1:
@@ -154,61 +139,23 @@ class HostDenoiser:
         """The host's model behind the guider."""
         return self.model_k.inner_model.inner_model
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return self.arguments["model_options"]
-
     def _guider_weights(self, calls: list[CondCall], sigma: Tensor) -> list[Weights]:
         """For each output its derivative by every prediction that the guider was given."""
+        guider = self.model_k.inner_model
         vector = sigma if sigma.ndim else sigma.expand(self.shape[0])
         weights: list[Weights] = [{} for _ in range(2 if self.reads_uncond else 1)]
         for j, call in enumerate(calls):
             for i, features in enumerate(call.features):
                 if features is None:
                     continue
-                tangents = self._guider_tangents(calls, (j, i), vector)
-                for weight, tangent in zip(weights, tangents, strict=True):
-                    if tangent is not None:
-                        weight[j, i] = self.output_map.average(tangent)
+                with self._capture(self.arguments) as (arguments, captured):
+                    changes = guider_derivative(
+                        guider, self._tap, calls, (j, i), vector, arguments, captured
+                    )
+                for weight, change in zip(weights, changes, strict=True):
+                    if change is not None:
+                        weight[j, i] = self.output_map.average(change)
         return weights
-
-    def _guider_tangents(
-        self, calls: list[CondCall], moving: tuple[int, int], vector: Tensor
-    ) -> list[Tensor | None]:
-        """Change of every output (B, C, *S) when one prediction moves by 1 everywhere.
-
-        Exact for guiders that act on each element alone. Where they look at the whole latent, as
-        rescaling does, it is their answer to a uniform change, of which `_guider_weights` keeps
-        the mean over the channels of a position.
-        """
-
-        def reply(index: tuple[int, int], prediction: Tensor) -> Tensor:
-            primal = prediction.clone()
-            if index != moving:
-                return primal
-            return forward_ad.make_dual(primal, torch.ones_like(primal))
-
-        guider = self.model_k.inner_model
-        # Forward mode has no tangents in inference mode, in which the host runs nodes.
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            forward_ad.dual_level(),
-            self._capture(self.arguments) as (arguments, captured),
-            preserve_state(self._options, self.shape[0]),
-        ):
-            replies = [
-                [reply((j, i), output) for i, output in enumerate(call.predictions)]
-                for j, call in enumerate(calls)
-            ]
-            with self._tap.answering(replies):
-                denoised = guider(
-                    calls[0].x.clone(),
-                    vector.clone(),
-                    model_options=arguments["model_options"],
-                    seed=arguments.get("seed"),
-                )
-            return [forward_ad.unpack_dual(out).tangent for out in (denoised, *captured)]
 
     def _combine(self, weights: Weights, calls: list[CondCall]) -> Features:
         """Features of a guided output (B, P, D) from those of its conditions."""

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.features import Features
-from .last_layer import ModelLayer
+from ...bayesdiff_core.laplace import LaplacePosterior
+from ...bayesdiff_core.laplace_io import check_fingerprint
+from .conditioning import Conds
+from .last_layer import ModelLayer, find_layer
 from .memory import COPIES
+from .validation import check_options
 
-__all__ = ["CondCall", "Tap"]
+__all__ = ["CondCall", "Tap", "open_last_layer"]
 
 KEY = "bayesdiff"
 WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -138,6 +142,37 @@ class Tap:
         if activations is not None:
             self._mean.add(activations, transformer_options)
         return output
+
+
+def open_last_layer(
+    model: Any,
+    conds: Conds,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: dict[str, Any],
+    posterior: LaplacePosterior | None = None,
+) -> Tap:
+    """Find the last layer of a loaded model and install a tap on it for one run.
+
+    Arguments:
+        model: Loaded.
+        conds: Processed conditionings, aligned to the batch.
+        x: Latents of the run, shape (B, C, *S).
+        sigma: A noise level at which the model may be called, shape ().
+        model_options: Private options of the run, where the hooks go.
+        posterior: Checked against the layer where it is given.
+
+    Raises:
+        ValueError: If the options cannot be followed, the model has no last layer to follow, or
+            the posterior belongs to another layer.
+    """
+    check_options(model_options)
+    layer = find_layer(model, conds, x, sigma, model_options)
+    if posterior is not None:
+        check_fingerprint(posterior, layer.fingerprint(x.device))
+    tap = Tap(layer)
+    tap.install(model_options)
+    return tap
 
 
 def _shift(layer: ModelLayer, deltas: Tensor, chunks: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -19,10 +19,10 @@ from ...bayesdiff_core.laplace import (
     Structure,
     choose_structure,
 )
-from .conditioning import Conds, align, select
-from .feature_tap import Tap
-from .last_layer import find_layer
-from .validation import check_batches, check_latent, check_options
+from .conditioning import select
+from .feature_tap import Tap, open_last_layer
+from .session import Session, with_model
+from .validation import check_batches, check_latent
 
 __all__ = ["Fit", "fit_posterior"]
 
@@ -76,65 +76,40 @@ def fit_posterior(
             "The latents are all zero, so there is nothing to fit on. Encode some images with "
             "VAEEncode, or take what a KSampler made."
         )
-    sampler = _FitSampler(draws, structure, seed)
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": conditioning})
-    model_sampling = model.get_model_object("model_sampling")
-    sigmas = torch.stack([model_sampling.sigma_max, torch.zeros_like(model_sampling.sigma_max)])
-    guider.sample(torch.zeros_like(samples), samples, sampler, sigmas, seed=seed)
-    return sampler.fit
+    fit = _Fit(draws, structure, torch.Generator("cpu").manual_seed(seed))
+    return with_model(model, {"positive": conditioning}, samples, fit.run, seed)
 
 
-class _FitSampler(comfy.samplers.Sampler):
-    """In place of a sampler: gets the loaded model, processed conditionings and latents."""
+@dataclass
+class _Fit:
+    """The sums over noised latents, piece by piece."""
 
-    fit: Fit
+    draws: int
+    structure: Structure | None
+    generator: torch.Generator
 
-    def __init__(self, draws: int, structure: Structure | None, seed: int) -> None:
-        self.draws = draws
-        self.structure = structure
-        self.generator = torch.Generator("cpu").manual_seed(seed)
-
-    def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
-    ) -> Tensor:
-        assert latent_image is not None
-        model, options = model_wrap.inner_model, extra_args["model_options"]
-        check_options(options)
-        conds = align(model_wrap.conds, len(latent_image))
-        layer = find_layer(model, conds, latent_image, sigmas[0], options)
-        tap = Tap(layer)
-        tap.install(options)
-        sums = self._sum(model, options, tap, conds, latent_image)
-        device = latent_image.device
+    def run(self, session: Session) -> Fit:
+        tap = open_last_layer(session.model, session.conds, session.latents, session.sigma_max,
+                              session.options)  # fmt: skip
+        sums = self._sum(session, tap)
+        layer, device = tap.layer, session.latents.device
         posterior = sums.posterior(
             layer.weights(device).cpu(), fingerprint=layer.fingerprint(device)
         )
-        self.fit = Fit(posterior, layer.layer.name, len(latent_image), self.draws)
-        return latent_image
+        return Fit(posterior, layer.layer.name, len(session.latents), self.draws)
 
-    def _sum(
-        self, model: Any, options: dict[str, Any], tap: Tap, conds: Conds, latents: Tensor
-    ) -> GaussNewton:
+    def _sum(self, session: Session, tap: Tap) -> GaussNewton:
         sums: GaussNewton | None = None
-        batch = len(latents)
+        latents, batch = session.latents, len(session.latents)
         starts = range(0, batch, CHUNK)
         progress = comfy.utils.ProgressBar(self.draws * len(starts))
         for _ in range(self.draws):
             for start in starts:
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 rows = slice(start, start + CHUNK)
-                part = select(conds, rows, batch)
+                part = select(session.conds, rows, batch)
                 cond, clean = part["positive"], latents[rows]
-                features, residual = self._observe(model, options, tap, cond, clean)
+                features, residual = self._observe(session, tap, cond, clean)
                 sums = sums or self._zeros(tap.layer.features, residual.device)
                 sums.update(features.pieces(), residual)
                 progress.update(1)
@@ -147,18 +122,18 @@ class _FitSampler(comfy.samplers.Sampler):
         return GaussNewton.zeros(features, self.structure or choose_structure(features), device)
 
     def _observe(
-        self, model: Any, options: dict[str, Any], tap: Tap, cond: list[Any], clean: Tensor
+        self, session: Session, tap: Tap, cond: list[Any], clean: Tensor
     ) -> tuple[Features, Tensor]:
         """Features (b, P, D) and residuals F - F* (b, C, *S) at random noise levels.
 
         D = c_skip z + c_out F and D* = x0, so F - F* = (D - x0) / c_out.
         """
-        model_sampling = model.model_sampling
+        model_sampling = session.model.model_sampling
         noise = torch.randn(clean.shape, generator=self.generator).to(clean)
         sigma = self._noise_levels(model_sampling, len(clean)).to(clean)
         z = model_sampling.noise_scaling(sigma, noise, clean)
         with tap.recording() as calls:
-            comfy.samplers.calc_cond_batch(model, [cond], z, sigma, options)
+            comfy.samplers.calc_cond_batch(session.model, [cond], z, sigma, session.options)
         (call,) = calls
         features = call.features[0]
         if features is None:

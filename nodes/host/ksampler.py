@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -14,15 +14,15 @@ import latent_preview
 import torch
 from torch import Tensor
 
+from ...bayesdiff_core.sample import UncertaintyOptions
 from ...bayesdiff_core.uncertainty import Uncertainty
-from .uncertain_sampler import SAMPLERS, UncertainSampler, UncertaintyOptions
+from .uncertain_sampler import SAMPLERS, UncertainSampler
 from .validation import check_batches, check_latent
 
 __all__ = [
     "SAMPLERS",
     "SCHEDULERS",
     "Schedule",
-    "UncertaintyOptions",
     "sample_custom",
     "sample_uncertain",
 ]
@@ -95,14 +95,16 @@ def sample_uncertain(
     )
     callback = latent_preview.prepare_callback(model, schedule.steps)
     result = _run(guider, noise, samples, sampler, schedule.sigmas(model), latent, callback, seed)
-    sampler.uncertainty.metadata.update(
+    uncertainty = sampler.uncertainty
+    uncertainty.settings = replace(
+        uncertainty.settings,
         scheduler=schedule.scheduler,
         steps=schedule.steps,
         denoise=schedule.denoise,
         cfg=cfg,
         seed=seed,
     )
-    return {**latent, "samples": result}, sampler.uncertainty
+    return {**latent, "samples": result}, uncertainty
 
 
 def sample_custom(
@@ -126,7 +128,9 @@ def sample_custom(
         guider, noise.generate_noise(latent), samples, uncertain, sigmas, latent, callback,
         noise.seed,
     )  # fmt: skip
-    uncertain.uncertainty.metadata.update(
+    uncertainty = uncertain.uncertainty
+    uncertainty.settings = replace(
+        uncertainty.settings,
         guider=type(guider).__name__,
         steps=len(sigmas) - 1,
         cfg=getattr(guider, "cfg", None),
@@ -136,7 +140,7 @@ def sample_custom(
     denoised = out
     if "x0" in last:
         denoised = {**latent, "samples": model.model.process_latent_out(last["x0"].cpu())}
-    return out, denoised, uncertain.uncertainty
+    return out, denoised, uncertainty
 
 
 def _fitted(model: Any, latent: Latent) -> Latent:

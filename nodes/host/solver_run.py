@@ -1,4 +1,4 @@
-"""A sampler of the host on one batch, as the core's `SolverRun`."""
+"""A sampler of ComfyUI on one batch, as the core's `Solver`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...bayesdiff_core.solver_run import EvaluateStep, SolverRun
+from ...bayesdiff_core.solver_run import Draw, EvaluateStep, SolverRun
 from ...bayesdiff_core.solver_trace import (
     DrawNoise,
     Evaluate,
@@ -21,10 +21,10 @@ from ...bayesdiff_core.solver_trace import (
     trace_solver,
 )
 from .denoiser import HostDenoiser
-from .guider_state import preserve_state
-from .sampler_hooks import Decide, Decision, Draw, intercepted, own_decision
+from .guider import preserve_state
+from .sampler_hooks import Decide, Decision, intercepted, own_decision
 
-__all__ = ["HostProcess", "SamplerCall"]
+__all__ = ["HostSolver", "SamplerCall"]
 
 POST_CFG = "sampler_post_cfg_function"
 
@@ -56,37 +56,42 @@ class SamplerCall:
     def model_options(self) -> dict[str, Any]:
         return self.extra_args["model_options"]
 
+    @property
+    def free(self) -> Tensor | None:
+        """Where the latent is free to move, (B, 1, *S) in [0, 1]; None is everywhere."""
+        mask = self.extra_args.get("denoise_mask")
+        if mask is not None and "denoise_mask_function" in self.model_options:
+            return (mask > 0).to(mask)
+        return mask
+
     def own_args(self) -> dict[str, Any]:
         """Arguments that the sampler may change without an effect on anyone else."""
         return {**self.extra_args, "model_options": self.model_options.copy()}
 
 
-class HostProcess(SolverRun):
-    """The run that the host asked for; the sampler sees what it would see without us.
+class HostSolver:
+    """The sampler as the host called it; it sees what it would see without us.
 
-    A sampler that chooses its steps by the image is run once beforehand to learn them.
+    `denoiser` is the model of the call. A sampler that is `adaptive` chooses its steps by the
+    image and has a trace only once `rehearse` has learnt them.
     """
 
-    denoiser: HostDenoiser
-
     def __init__(self, call: SamplerCall) -> None:
-        # Some samplers write into the schedule they are given.
-        sigmas = call.sigmas.clone()
-        habits = sampler_traits(call, sigmas)
-        super().__init__(
-            call.function,
-            HostDenoiser(call.model_k, call.own_args(), call.shape, habits.reads_uncond),
-            call.x,
-            sigmas,
-            name=call.name,
-            reads=2 if habits.reads_uncond else 1,
-            mask=_free(call),
-            options=call.options,
-            callback=call.callback,
-        )
         self.call = call
-        self.adaptive = habits.adaptive
+        # Some samplers write into the schedule they are given.
+        self.sigmas = call.sigmas.clone()
+        self.name = call.name
+        traits = _traits_of(call, self.sigmas)
+        self.reads = 2 if traits.reads_uncond else 1
+        self.adaptive = traits.adaptive
+        self.denoiser = HostDenoiser(
+            call.model_k, call.own_args(), call.shape, traits.reads_uncond
+        )
         self._decisions: list[Decision] = []
+
+    def run(self, x: Tensor | None = None) -> SolverRun:
+        """The run from x, or from where the host called it."""
+        return SolverRun(self, self.denoiser, self.call.x if x is None else x, mask=self.call.free)
 
     def rehearse(self) -> None:
         """Learn the steps of an adaptive sampler from a whole run, which leaves no trace."""
@@ -95,43 +100,25 @@ class HostProcess(SolverRun):
             self._decisions.append(own())
             return self._decisions[-1]
 
-        model = _RunningModel(self.call.model_k, self.denoiser, self.denoise)
+        model = self._running(lambda _k, z, sigma: self.denoiser.denoise(z, sigma))
         with preserve_state(self.call.model_options, self.call.shape[0]):
-            _run(self.call, model, self.x, self.sigmas, lambda own: own(), record)
+            _run_aside(self.call, model, self.call.x, self.sigmas, lambda own: own(), record)
 
     @cached_property
     def trace(self) -> Trace:
         def run(x: Tensor, evaluate: Evaluate, draw: DrawNoise) -> Tensor:
             model = _TracedModel(self.call, evaluate)
-            return _run(
-                self.call, model, x, self.sigmas.cpu(), lambda _own: draw(), self._decide()
-            )
+            sigmas = self.sigmas.cpu()
+            return _run_aside(self.call, model, x, sigmas, lambda _own: draw(), self._decide())
 
         return trace_solver(run, self.reads, name=self.name)
 
-    def denoise(self, _k: int, z: Tensor, sigma: Tensor) -> Tensor:
-        return self.denoiser.denoise(z, sigma)
-
-    def replay(self, evaluate: EvaluateStep, copies: int = 1) -> Tensor:
-        bar = comfy.utils.ProgressBar(self.trace.evaluations)
-
-        def counted(k: int, z: Tensor, sigma: Tensor) -> Tensor:
-            denoised = evaluate(k, z, sigma)
-            bar.update(1)
-            return denoised
-
-        return super().replay(counted, copies)
-
-    def _solve_main(self, evaluate: EvaluateStep) -> Tensor:
-        def record(own: Callable[[], Tensor]) -> Tensor:
-            self.draws.append(own())
-            return self.draws[-1]
-
+    def sample(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
         call = self.call
-        with intercepted(record, call.options, self._decide()) as options:
+        with intercepted(draw, call.options, self._decide()) as options:
             return call.function(
-                _RunningModel(call.model_k, self.denoiser, evaluate),
-                call.x,
+                self._running(evaluate),
+                x,
                 call.sigmas,
                 extra_args=call.extra_args,
                 callback=call.callback,
@@ -139,16 +126,19 @@ class HostProcess(SolverRun):
                 **options,
             )
 
-    def _solve(
-        self,
-        evaluate: EvaluateStep,
-        x: Tensor,
-        sigmas: Tensor,
-        draw: DrawNoise,
-        callback: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Tensor:
-        model = _RunningModel(self.call.model_k, self.denoiser, evaluate)
-        return _run(self.call, model, x, sigmas, lambda _own: draw(), self._decide())
+    def replay(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        bar = comfy.utils.ProgressBar(self.trace.evaluations)
+
+        def counted(k: int, z: Tensor, sigma: Tensor) -> Tensor:
+            denoised = evaluate(k, z, sigma)
+            bar.update(1)
+            return denoised
+
+        model = self._running(counted)
+        return _run_aside(self.call, model, x, self.sigmas, draw, self._decide())
+
+    def _running(self, evaluate: EvaluateStep) -> _RunningModel:
+        return _RunningModel(self.call.model_k, self.denoiser, evaluate)
 
     def _decide(self) -> Decide:
         """The decisions of the rehearsal once more; the sampler's own where there was none."""
@@ -158,7 +148,7 @@ class HostProcess(SolverRun):
         return lambda _own: next(decisions)
 
 
-def _run(
+def _run_aside(
     call: SamplerCall,
     model: Any,
     x: Tensor,
@@ -235,38 +225,30 @@ class _TracedModel(_Model):
 
 
 @dataclass
-class SamplerTraits:
-    """What a sampler does beside asking for predictions."""
+class _SamplerTraits:
+    """Reads the unconditional prediction; chooses its steps from the data."""
 
     reads_uncond: bool = False
     adaptive: bool = False
 
 
-def sampler_traits(call: SamplerCall, sigmas: Tensor) -> SamplerTraits:
+def _traits_of(call: SamplerCall, sigmas: Tensor) -> _SamplerTraits:
     """Found by running the sampler on a single number."""
-    habits = SamplerTraits()
+    traits = _SamplerTraits()
 
     def decide(own: Callable[[], Decision]) -> Decision:
-        habits.adaptive = True
+        traits.adaptive = True
         return own()
 
     model = _TracedModel(call, lambda z, _sigma: (torch.zeros_like(z),))
     x = torch.zeros(1, 1, 1, 1)
     try:
-        _run(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
+        _run_aside(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
     except Exception as error:
         # Such as samplers for video that go by frames and keep a cache of the model's.
         raise UntraceableSolverError(
             f"The sampler '{call.name}' does not run on a single number ({error}), so uncertainty "
             "cannot be carried through it. Use another, for instance euler or dpmpp_2m."
         ) from error
-    habits.reads_uncond = model.reads_uncond
-    return habits
-
-
-def _free(call: SamplerCall) -> Tensor | None:
-    """Where the latent is free to move."""
-    mask = call.extra_args.get("denoise_mask")
-    if mask is not None and "denoise_mask_function" in call.model_options:
-        return (mask > 0).to(mask)
-    return mask
+    traits.reads_uncond = model.reads_uncond
+    return traits

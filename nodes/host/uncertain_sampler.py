@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...bayesdiff_core.laplace import LaplacePosterior
-from ...bayesdiff_core.laplace_io import check_fingerprint
-from ...bayesdiff_core.methods import Method, Propagated, Tangent
-from ...bayesdiff_core.recording import Recorder, Recording
-from ...bayesdiff_core.signals import TrajectoryVariance
-from ...bayesdiff_core.uncertainty import Signal, Uncertainty, posterior_signal
+from ...bayesdiff_core.sample import UncertaintyOptions, sample_with_uncertainty
+from ...bayesdiff_core.signals import Contrast
+from ...bayesdiff_core.uncertainty import RunSettings, Uncertainty
 from .conditioning import align
-from .contrast import contrast_map, contrast_signals, has_two_sides
-from .feature_tap import Tap
-from .last_layer import find_layer
+from .contrast import contrast_map, has_two_sides
+from .feature_tap import open_last_layer
 from .memory import in_parts
-from .solver_run import HostProcess, SamplerCall
-from .validation import check_options
+from .solver_run import HostSolver, SamplerCall
 
-__all__ = ["SAMPLERS", "UncertainSampler", "UncertaintyOptions", "sampler_from"]
+__all__ = ["SAMPLERS", "UncertainSampler", "sampler_from"]
 
 SAMPLERS: list[str] = comfy.samplers.KSampler.SAMPLERS
-
-
-@dataclass(frozen=True)
-class UncertaintyOptions:
-    """What to compute besides the latent: posterior, method, contrast, memory to record in."""
-
-    posterior: LaplacePosterior | None = None
-    method: Method = field(default_factory=Tangent)
-    contrast: bool = True
-    budget_mb: float = 2048.0
 
 
 class UncertainSampler(comfy.samplers.KSAMPLER):
@@ -43,7 +27,7 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
 
     uncertainty: Uncertainty
 
-    def __init__(self, sampler: Any, wanted: UncertaintyOptions, name: str | None = None) -> None:
+    def __init__(self, sampler: Any, options: UncertaintyOptions, name: str | None = None) -> None:
         if not isinstance(sampler, comfy.samplers.KSAMPLER):
             raise ValueError(
                 f"The sampler {type(sampler).__name__} does not work step by step on a model, so "
@@ -52,26 +36,8 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
             )
         super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
         self.function = sampler.sampler_function
-        self.wanted = wanted
+        self.options = options
         self.name = name or function_name(self.function)
-
-    def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
-    ) -> Tensor:
-        samples = super().sample(
-            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask,
-            disable_pbar,
-        )  # fmt: skip
-        self.uncertainty = self._judge(model_wrap, samples, sigmas, extra_args)
-        return samples
 
     def _run(
         self,
@@ -87,80 +53,49 @@ class UncertainSampler(comfy.samplers.KSAMPLER):
         guider.conds = align(guider.conds, len(x))
         in_parts(extra_args["model_options"], len(x))
         call = SamplerCall(
-            self.function, self.name, model_k, x, sigmas, extra_args, callback, disable, options
+            function=self.function,
+            name=self.name,
+            model_k=model_k,
+            x=x,
+            sigmas=sigmas,
+            extra_args=extra_args,
+            callback=callback,
+            disable=disable,
+            options=options,
         )
-        self._process = process = HostProcess(call)
-        if process.adaptive:
-            process.rehearse()
-        evaluations = process.trace.evaluations
-        self._trajectory = TrajectoryVariance(evaluations)
-        self._recorder = Recorder(evaluations, self.wanted.budget_mb)
-        process.observers = [self._trajectory, self._recorder]
-        self._propagated = self._propagate(process)
-        return self._propagated.latent
+        solver = HostSolver(call)
+        if solver.adaptive:
+            solver.rehearse()
+        model = guider.inner_model
+        if self.options.posterior is not None:
+            # Both sets of options share the nested ones, where the hooks go.
+            solver.denoiser.tap = open_last_layer(
+                model, guider.conds, x, sigmas[0], call.model_options, self.options.posterior
+            )
+        # Some samplers write into their schedule: what the host leaves by is read after the run.
+        finished = has_two_sides(guider.conds) and solver.sigmas[-1] == 0
 
-    def _propagate(self, process: HostProcess) -> Propagated:
-        posterior, call = self.wanted.posterior, process.call
-        if posterior is None:
-            return Propagated(process.sample(), torch.zeros_like(process.x), 0.0)
-        guider = call.model_k.inner_model
-        options = call.extra_args["model_options"]
-        check_options(options)
-        layer = find_layer(guider.inner_model, guider.conds, process.x, process.sigmas[0], options)
-        check_fingerprint(posterior, layer.fingerprint(process.x.device))
-        process.denoiser.tap = Tap(layer)
-        # Both sets of options share the nested ones, where the wrappers go.
-        process.denoiser.tap.install(options)
-        return self.wanted.method.sample(process, posterior)
-
-    def _judge(
-        self, guider: Any, samples: Tensor, sigmas: Tensor, extra_args: dict[str, Any]
-    ) -> Uncertainty:
-        """The signals of the run that has just ended; `samples` are clean latents."""
-        process, model = self._process, guider.inner_model
-        # An adaptive sampler asked for a single step returns without one.
-        undecided = torch.zeros_like(process.x[:, 0])
-        if process.trace.evaluations:
-            undecided = self._trajectory.map()
-        trajectory = undecided.to("cpu", torch.float32)
-        signals = {"trajectory": Signal(trajectory, "latent variance")}
-        metadata = self._metadata(model)
-        if self.wanted.contrast and has_two_sides(guider.conds) and process.sigmas[-1] == 0:
+        def contrast_of(final: Tensor) -> Contrast:
+            clean = model.model_sampling.inverse_noise_scaling(sigmas[-1], final)
             seed = extra_args.get("seed") or 0
-            options = process.call.extra_args["model_options"]
-            found = contrast_map(model, guider.conds, samples, options, seed)
-            signals |= contrast_signals(found, trajectory)
-        std = None
-        if self.wanted.posterior is not None:
-            variance = self._propagated.variance.clamp(min=0)
-            std = to_latent_units(model, sigmas[-1], variance.sqrt())
-            signals["posterior"] = posterior_signal(std)
-        recording = self._record()
-        if self._recorder.note:
-            metadata["note"] = self._recorder.note
-        return Uncertainty(signals, recording, std, metadata)
+            return contrast_map(model, guider.conds, clean, call.model_options, seed)
 
-    def _record(self) -> Recording | None:
-        return self._recorder.finish(self._propagated.latent, self._process.sigmas)
-
-    def _metadata(self, model: Any) -> dict[str, Any]:
-        process = self._process
-        posterior = self.wanted.posterior
-        return {
-            "sampler_name": self.name,
-            "sampler_options": dict(self.extra_options),
-            "inpaint_options": dict(self.inpaint_options),
-            "evaluations": process.trace.evaluations,
-            "sigmas": process.sigmas.tolist(),
-            "method": self.wanted.method.name if posterior else None,
-            "extra_evaluations": self._propagated.cost,
-            "notes": {k: v for k, v in self._propagated.notes.items() if k != "members"},
-            "fingerprint": posterior.fingerprint if posterior else None,
-            "latent_format": type(model.latent_format).__name__,
-        }
+        latent, self.uncertainty = sample_with_uncertainty(
+            solver.run(),
+            self.options,
+            contrast_of=contrast_of if finished else None,
+            to_latent_units=lambda std: _latent_units(model, sigmas[-1], std),
+            settings=RunSettings(
+                sampler_name=self.name,
+                sampler_options=dict(self.extra_options),
+                inpaint_options=dict(self.inpaint_options),
+                latent_format=type(model.latent_format).__name__,
+            ),
+        )
+        return latent
 
 
-def to_latent_units(model: Any, last_sigma: Tensor, std: Tensor) -> Tensor:
+def _latent_units(model: Any, last_sigma: Tensor, std: Tensor) -> Tensor:
     """A std (B, C, *S) in the space the sampler sees, as std of the latent that the node returns.
 
     Both ways out are affine and at most rearrange elements, so what they do to a std is what they
@@ -169,7 +104,7 @@ def to_latent_units(model: Any, last_sigma: Tensor, std: Tensor) -> Tensor:
     zero = torch.zeros_like(std)
     leave = model.model_sampling.inverse_noise_scaling
     std = leave(last_sigma, std) - leave(last_sigma, zero)
-    return (model.process_latent_out(std) - model.process_latent_out(zero)).abs().cpu().float()
+    return (model.process_latent_out(std) - model.process_latent_out(zero)).abs()
 
 
 def function_name(function: Any) -> str:
@@ -179,9 +114,13 @@ def function_name(function: Any) -> str:
     return short if short in SAMPLERS else name
 
 
-def sampler_from(metadata: dict[str, Any]) -> Any:
-    """The sampler of a run, from the metadata of its uncertainty."""
-    name = metadata["sampler_name"]
+def sampler_from(settings: RunSettings) -> Any:
+    """The sampler of a recorded run.
+
+    Raises:
+        ValueError: If it is none that the host can make by name.
+    """
+    name = settings.sampler_name
     if name not in SAMPLERS:
         raise ValueError(
             f"The image was sampled by '{name}', which this node cannot make again. Choose one of "
@@ -190,6 +129,6 @@ def sampler_from(metadata: dict[str, Any]) -> Any:
     sampler = comfy.samplers.sampler_object(name)
     return comfy.samplers.KSAMPLER(
         sampler.sampler_function,
-        metadata.get("sampler_options") or sampler.extra_options,
-        metadata.get("inpaint_options") or sampler.inpaint_options,
+        settings.sampler_options or sampler.extra_options,
+        settings.inpaint_options or sampler.inpaint_options,
     )

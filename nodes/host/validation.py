@@ -1,13 +1,14 @@
-"""What is refused before the model runs, in words."""
+"""Refuses unusable latents, prompts, masks and model options in words, before the model runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import comfy.utils
 import torch
 from torch import Tensor
 
-__all__ = ["check_batches", "check_latent", "check_options"]
+__all__ = ["check_batches", "check_latent", "check_options", "latent_mask"]
 
 
 def check_latent(latent: dict[str, Any]) -> Tensor:
@@ -55,3 +56,18 @@ def check_options(model_options: dict[str, Any]) -> None:
             "A posterior cannot be followed through a model that is spread over several devices "
             "yet. Disconnect the LAPLACE input, or remove MultiGPU CFG Split from the model."
         )
+
+
+def latent_mask(mask: Tensor, samples: Tensor) -> Tensor:
+    """Mask (B, 1, *S) in [0, 1] at the size of the latents. Raises ValueError if it cannot be."""
+    mask = mask.detach().cpu().float()
+    if not torch.isfinite(mask).all():
+        raise ValueError("The mask holds NaN or infinite values. Make it anew.")
+    count = mask.reshape(-1, *mask.shape[-2:]).shape[0]
+    if samples.ndim == 4 and count not in (1, len(samples)):
+        raise ValueError(
+            f"There are {count} masks but {len(samples)} latents. Give one mask for all, or one "
+            "for each."
+        )
+    shape = (len(samples), 1, *samples.shape[2:])
+    return comfy.utils.reshape_mask(mask, shape).clamp(0, 1).contiguous()

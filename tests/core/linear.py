@@ -31,6 +31,9 @@ class LinearDenoiser:
     def matrix(self, sigma):
         return self.contraction * (1 - 0.5 * float(sigma))
 
+    def denoise(self, z, sigma):
+        return self.predict(z, sigma)[0]
+
     def predict(self, z, sigma):
         denoised = (z.flatten(1) @ self.matrix(sigma).T).view_as(z)
         if self.deltas is not None:

@@ -6,7 +6,7 @@ import torch
 from bayesdiff_core.features import Features
 from bayesdiff_core.last_layer import OutputMap
 from bayesdiff_core.methods import BayesDiff, UnsupportedSolverError
-from bayesdiff_core.solver_run import Evaluation, SolverRun
+from bayesdiff_core.solver_run import Evaluation, ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_alpha, flow_sigmas
 from tests.core.linear import unit_posterior
 
@@ -22,6 +22,9 @@ class Network:
 
     def noise(self, z, sigma):
         return torch.tanh(2 * z.roll(1, -1)) + 0.3 * z * sigma
+
+    def denoise(self, z, sigma):
+        return self.predict(z, sigma)[0]
 
     def predict(self, z, sigma):
         return (z - sigma * self.noise(z, sigma),)
@@ -103,9 +106,8 @@ def test_recursion_is_the_papers(solver, skip):
     sigmas = flow_sigmas(8) * 0.95
     draws = iter(noise)
     network, posterior = Network(), unit_posterior(1, [20.0, 30.0])
-    process = SolverRun(
-        SAMPLERS[solver], network, x, sigmas, name=solver, noise=lambda: next(draws)
-    )
+    runner = ReferenceSolver(SAMPLERS[solver], sigmas, name=solver, noise=lambda: next(draws))
+    process = SolverRun(runner, network, x)
     result = BayesDiff(samples=10, skip=skip, seed=7).sample(process, posterior)
     latent, variance, negative = transcription(
         network, posterior, x, sigmas, solver, 10, skip, 7, noise
@@ -117,6 +119,7 @@ def test_recursion_is_the_papers(solver, skip):
 
 def test_multistep_solvers_are_refused_by_name():
     x = torch.zeros(1, *SHAPE)
-    process = SolverRun(SAMPLERS["dpmpp_2m"], Network(), x, flow_sigmas(6) * 0.95, name="dpmpp_2m")
+    solver = ReferenceSolver(SAMPLERS["dpmpp_2m"], flow_sigmas(6) * 0.95, name="dpmpp_2m")
+    process = SolverRun(solver, Network(), x)
     with pytest.raises(UnsupportedSolverError, match="not 'dpmpp_2m'"):
         BayesDiff().sample(process, unit_posterior(1, [1.0, 1.0]))

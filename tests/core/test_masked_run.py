@@ -3,12 +3,19 @@
 import pytest
 import torch
 
-from bayesdiff_core.methods.posterior_moves import draw_moves, posterior_moves
+from bayesdiff_core.methods.posterior_moves import (
+    along_moves,
+    independent_moves,
+    posterior_moves,
+)
 from bayesdiff_core.methods.tangent import NU
 from bayesdiff_core.recording import Recorder
-from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun, choose, last_part
-from bayesdiff_core.solver_run import SolverRun, tile
+from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun, last_part
+from bayesdiff_core.resample.noise_modes import NOISE_MODES, Start
+from bayesdiff_core.resample.rules import choose_candidate
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
+from bayesdiff_core.tiling import tile
 from tests.core.linear import LinearDenoiser, unit_posterior
 
 STEPS = 10
@@ -22,10 +29,11 @@ def record(name, budget_mb=64.0, batch=2):
     denoiser = LinearDenoiser(2, 6, torch.ones(36, 1))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 2, 6, 6, generator=generator)
-    process = SolverRun(
-        SAMPLERS[name], denoiser, x, flow_sigmas(STEPS), name=name,
+    solver = ReferenceSolver(
+        SAMPLERS[name], flow_sigmas(STEPS), name=name,
         noise=lambda: torch.randn(x.shape, generator=generator),
     )  # fmt: skip
+    process = SolverRun(solver, denoiser, x)
     recorder = Recorder(process.trace.evaluations, budget_mb)
     process.observers.append(recorder)
     return process, recorder, recorder.finish(process.sample(), process.sigmas)
@@ -34,13 +42,13 @@ def record(name, budget_mb=64.0, batch=2):
 def run_again(process, masked, seed=1):
     shape = tile(process.x, masked.copies).shape
     generator = torch.Generator().manual_seed(seed)
-    again = SolverRun(
-        process.solver,
-        process.denoiser,
-        masked.start(renoise, torch.randn(shape, generator=generator)),
+    start = masked.around(masked.prediction, renoise, torch.randn(shape, generator=generator))
+    solver = ReferenceSolver(
+        process.solver.function,
         masked.sigmas,
         noise=lambda: torch.randn(shape, generator=generator),
     )
+    again = SolverRun(solver, process.denoiser, start)
     return masked.finish(again.sample(masked.evaluate(again.denoise)))
 
 
@@ -84,12 +92,8 @@ def test_the_same_noise_and_an_empty_change_reproduce_the_recording(name):
         pytest.skip("starts its memory anew, or draws fresh noise")
     process, _, recording = record(name)
     masked = MaskedRun(recording, left_half(), 0.6)
-    again = SolverRun(
-        process.solver,
-        process.denoiser,
-        recording.states[masked.first_evaluation],
-        masked.sigmas,
-    )
+    solver = ReferenceSolver(process.solver.function, masked.sigmas)
+    again = SolverRun(solver, process.denoiser, recording.states[masked.first_evaluation])
     result = masked.finish(again.sample(masked.evaluate(again.denoise)))
     torch.testing.assert_close(result, recording.final, rtol=0, atol=1e-6)
 
@@ -132,10 +136,10 @@ def test_senseless_requests_are_refused():
 
 def test_the_lowest_score_wins_and_the_original_stays_when_it_is_best():
     scores = torch.tensor([[3.0, 1.0, float("nan")], [2.0, 4.0, 5.0]])
-    best, improved = choose(scores, original=torch.tensor([2.5, 0.5, 9.0]))
+    best, improved = choose_candidate(scores, original=torch.tensor([2.5, 0.5, 9.0]))
     assert best.tolist() == [1, 0, 1]
     assert improved.tolist() == [True, False, True]
-    assert choose(scores)[1].all()
+    assert choose_candidate(scores)[1].all()
 
 
 def renoised_run(name, mask, denoise=0.7, copies=3):
@@ -145,11 +149,12 @@ def renoised_run(name, mask, denoise=0.7, copies=3):
     noise = torch.randn(copies * 2, 2, 6, 6, generator=generator)
     run = RenoisedRun(recording.final, mask, renoise, noise[:2], copies)
     schedule = recording.schedule[step:]
-    again = SolverRun(
-        process.solver, process.denoiser, run.start(renoise, schedule[0], noise),
+    solver = ReferenceSolver(
+        process.solver.function,
         schedule,
         noise=lambda: torch.randn(noise.shape, generator=generator),
-    )  # fmt: skip
+    )
+    again = SolverRun(solver, process.denoiser, run.start(renoise, schedule[0], noise))
     return recording, again, run
 
 
@@ -180,13 +185,18 @@ def test_without_a_recording_the_model_sees_the_image_noised_to_its_level():
         torch.testing.assert_close(state[..., 3:], expected[..., 3:], rtol=0, atol=0)
 
 
+def begin(mode, masked, noise, moves=None):
+    """Initial states by a noise mode."""
+    return NOISE_MODES[mode].begin(Start(masked, noise, renoise, lambda: moves))[1]
+
+
 def test_around_the_final_image_the_start_is_its_noised_state():
     _, _, recording = record("ddim")
     masked = MaskedRun(recording, torch.ones(2, 1, 6, 6), 0.7)
     noise = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
-    start = masked.start(renoise, noise, "final")
+    start = begin("final", masked, noise)
     torch.testing.assert_close(start, renoise(masked.sigmas[0], noise, recording.final))
-    assert not torch.allclose(start, masked.start(renoise, noise))
+    assert not torch.allclose(start, begin("denoised", masked, noise))
 
 
 def test_an_unfinished_image_is_no_centre_for_fresh_noise():
@@ -194,14 +204,15 @@ def test_an_unfinished_image_is_no_centre_for_fresh_noise():
     unfinished = recorder.finish(process.x, process.sigmas[:-1])
     masked = MaskedRun(unfinished, left_half(), 0.5)
     with pytest.raises(ValueError, match="stopped before the end"):
-        masked.start(renoise, process.x, "final")
+        begin("final", masked, process.x)
 
 
 def posterior_process(name="ddim", features=3):
     generator = torch.Generator().manual_seed(0)
     denoiser = LinearDenoiser(2, 6, torch.randn(36, features, generator=generator))
     x = torch.randn(2, 2, 6, 6, generator=generator)
-    process = SolverRun(SAMPLERS[name], denoiser, x, flow_sigmas(STEPS), name=name)
+    solver = ReferenceSolver(SAMPLERS[name], flow_sigmas(STEPS), name=name)
+    process = SolverRun(solver, denoiser, x)
     recorder = Recorder(process.trace.evaluations)
     process.observers.append(recorder)
     return process, recorder.finish(process.sample(), process.sigmas)
@@ -238,7 +249,8 @@ def test_drawn_displacements_have_the_variance_of_the_moves(along):
     generator = torch.Generator().manual_seed(0)
     moves = torch.randn(5, 2, 2, 6, 6, generator=generator)
     noise = torch.randn(2 * 4000, 2, 6, 6, generator=generator)
-    drawn = draw_moves(moves, noise, along).unflatten(0, (4000, 2))
+    draw = along_moves if along else independent_moves
+    drawn = draw(moves, noise).unflatten(0, (4000, 2))
     ratio = drawn.var(0) / moves.square().sum(0)
     # 4000 draws: the variance is known to 2%, the furthest of 144 pixels to four times that.
     assert (ratio - 1).abs().max() < 0.1
@@ -246,6 +258,22 @@ def test_drawn_displacements_have_the_variance_of_the_moves(along):
     expected = torch.nn.functional.normalize(moves[:, 0].flatten(1), dim=0)
     expected = expected.T @ expected if along else torch.eye(72)
     assert (neighbours - expected).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("mode", NOISE_MODES)
+def test_every_noise_mode_leaves_the_outside_where_it_was_recorded(mode):
+    """Or, for plain inpainting, noised as a whole; inside all candidates differ."""
+    _, recording = posterior_process()
+    masked = MaskedRun(recording, left_half(), 0.7, copies=2)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 2, 6, 6, generator=generator)
+    start = begin(mode, masked, noise, torch.randn(5, 2, 2, 6, 6, generator=generator))
+    outside = recording.states[masked.first_evaluation]
+    if mode == "img2img":
+        outside = renoise(masked.sigmas[0], noise[:2], recording.final)
+    for copy in start.chunk(2):
+        torch.testing.assert_close(copy[..., 3:], outside[..., 3:])
+    assert (start[:2, ..., :3] != start[2:, ..., :3]).all()
 
 
 def test_a_moved_start_leaves_the_outside_and_needs_a_step_behind_it():

@@ -17,7 +17,7 @@ from bayesdiff_core.methods.tangent import (
     refresh_schedule,
     shifts_among,
 )
-from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 from tests.core.linear import LinearDenoiser, unit_posterior
 
@@ -28,7 +28,7 @@ def make_process(solver, channels=2, features=None, steps=10, mask=None, batch=3
     features = torch.ones(SIZE * SIZE, 1) if features is None else features
     denoiser = LinearDenoiser(channels, SIZE, features)
     x = torch.randn(batch, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    return SolverRun(solver, denoiser, x, flow_sigmas(steps), mask=mask)
+    return SolverRun(ReferenceSolver(solver, flow_sigmas(steps)), denoiser, x, mask=mask)
 
 
 def exact_variance(process, posterior):

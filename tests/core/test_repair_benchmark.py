@@ -5,7 +5,7 @@ import torch
 
 from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample.masked_run import MaskedRun
-from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
 from benchmarks.cases import InsideMask, join, quadrant_case
 from benchmarks.loop import CONTRAST_COST, Loop, best_by_region, composed, insert
@@ -25,9 +25,8 @@ def randn(*shape, seed=0):
 def recorded(batch=2, seed=0):
     denoiser = LinearDenoiser(2, 6, torch.ones(36, 1))
     recorder = Recorder(STEPS)
-    process = SolverRun(
-        ddim, denoiser, randn(batch, 2, 6, 6, seed=seed), flow_sigmas(STEPS), observers=[recorder]
-    )
+    solver = ReferenceSolver(ddim, flow_sigmas(STEPS))
+    process = SolverRun(solver, denoiser, randn(batch, 2, 6, 6, seed=seed), observers=[recorder])
     return denoiser, recorder.finish(process.sample(), process.sigmas)
 
 
@@ -51,8 +50,9 @@ def test_a_denoiser_inside_the_mask_is_the_masked_run():
     mask[..., :3] = 1
     run = MaskedRun(recording, mask, 0.5, copies=3)
     start = run.start(renoise, randn(6, 2, 6, 6, seed=1))
-    plain = SolverRun(ddim, denoiser, start, run.sigmas)
-    inside = SolverRun(ddim, InsideMask(denoiser, run, run.sigmas), start, run.sigmas)
+    solver = ReferenceSolver(ddim, run.sigmas)
+    plain = SolverRun(solver, denoiser, start)
+    inside = SolverRun(solver, InsideMask(denoiser, run, run.sigmas), start)
     expected = plain.sample(run.evaluate(plain.denoise))
     assert torch.equal(inside.sample(), expected)
 

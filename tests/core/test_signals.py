@@ -15,7 +15,7 @@ from bayesdiff_core.signals import (
     smooth,
     trajectory_variance,
 )
-from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
 from tests.core.linear import LinearDenoiser
 
@@ -28,7 +28,8 @@ def test_trajectory_is_the_variance_of_the_late_predictions():
     denoiser = LinearDenoiser(2, 6, torch.ones(36, 1))
     x = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     trajectory, recorder = TrajectoryVariance(12), Recorder(12)
-    process = SolverRun(ddim, denoiser, x, flow_sigmas(12), observers=[trajectory, recorder])
+    solver = ReferenceSolver(ddim, flow_sigmas(12))
+    process = SolverRun(solver, denoiser, x, observers=[trajectory, recorder])
     recording = recorder.finish(process.sample(), process.sigmas)
     late = recording.denoised[4:]
     torch.testing.assert_close(trajectory.map(), late.var(0).mean(1))

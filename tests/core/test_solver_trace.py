@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solver_trace import UntraceableSolverError
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 
@@ -14,14 +14,18 @@ class NonlinearDenoiser:
     def __init__(self, channels=3):
         self.mix = torch.randn(channels, channels, generator=torch.Generator().manual_seed(0))
 
+    def denoise(self, z, sigma):
+        return self.predict(z, sigma)[0]
+
     def predict(self, z, sigma):
         mixed = torch.einsum("cd,bdhw->bchw", self.mix, z)
         return (torch.tanh(mixed) * torch.cos(3 * sigma) + 0.1 * mixed.square(),)
 
 
-def process_for(solver, steps=8, name="solver"):
+def process_for(function, steps=8, name="solver"):
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
-    return SolverRun(solver, NonlinearDenoiser(), x, flow_sigmas(steps), name=name)
+    solver = ReferenceSolver(function, flow_sigmas(steps), name=name)
+    return SolverRun(solver, NonlinearDenoiser(), x)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

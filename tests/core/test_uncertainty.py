@@ -46,8 +46,8 @@ def test_selection_keeps_signals_together():
 
 def test_posterior_signal_is_the_root_mean_square_over_channels():
     std = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
-    assert posterior_signal(std, 2.0).map.item() == pytest.approx(2 * (12.5**0.5))
+    assert posterior_signal(2 * std).map.item() == pytest.approx(2 * (12.5**0.5))
 
 
 def test_every_signal_is_explained():
-    assert all(len(text) > 20 for text in SIGNALS.values())
+    assert all(len(kind.text) > 20 for kind in SIGNALS.values())

@@ -113,8 +113,8 @@ def test_options_of_a_sampler_object_are_kept(scene):
     stock, _ = custom(scene, "SamplerCustomAdvanced", guider, sampler)
     latent, _, uncertainty, *_ = custom(scene, "BayesDiffUncertainSamplerCustom", guider, sampler)
     assert torch.equal(latent["samples"], stock["samples"])
-    assert uncertainty.metadata["sampler_name"] == "dpmpp_2m_sde"
-    assert uncertainty.metadata["sampler_options"]["eta"] == 0.4
+    assert uncertainty.settings.sampler_name == "dpmpp_2m_sde"
+    assert uncertainty.settings.sampler_options["eta"] == 0.4
 
 
 def test_an_unknown_kind_of_sampler_is_refused(scene):

@@ -72,8 +72,9 @@ def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
         "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=-1, upscale_method="bilinear"
     ).outputs
     module = scene.host.module("nodes.host.uncertain_sampler")
+    options = scene.host.module("bayesdiff_core.sample").UncertaintyOptions()
     silent()
-    uncertain = module.UncertainSampler(sampler, module.UncertaintyOptions())
+    uncertain = module.UncertainSampler(sampler, options)
     with pytest.raises(ValueError, match="changes the size of the latent"):
         scene.host.call(
             "SamplerCustom", model=scene.model, add_noise=True, noise_seed=0, cfg=1.0,
@@ -89,9 +90,8 @@ def test_a_sampler_for_video_alone_is_refused(scene, silent):
         return torch.stack([model(frame, sigmas[:1]) for frame in x.unbind(4)], 4)
 
     module = scene.host.module("nodes.host.uncertain_sampler")
-    uncertain = module.UncertainSampler(
-        comfy.samplers.KSAMPLER(sample_by_frames), module.UncertaintyOptions()
-    )
+    options = scene.host.module("bayesdiff_core.sample").UncertaintyOptions()
+    uncertain = module.UncertainSampler(comfy.samplers.KSAMPLER(sample_by_frames), options)
     silent()
     with pytest.raises(ValueError, match="'sample_by_frames' does not run on a single number"):
         scene.host.call(

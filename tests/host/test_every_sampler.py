@@ -48,7 +48,7 @@ def test_the_shortest_runs_have_their_image_and_say_what_they_cannot_tell(
     assert torch.isfinite(uncertainty.latent_std).all()
     flat = not uncertainty.signal("trajectory").map.any()
     assert flat == ("trajectory is zero" in report)
-    assert flat or uncertainty.metadata["evaluations"] > 2
+    assert flat or uncertainty.settings.evaluations > 2
 
 
 class Reconstruction:
@@ -67,9 +67,10 @@ class Reconstruction:
         call = module.SamplerCall(
             self.function, "one", model_k, x, sigmas, extra_args, callback, disable, options
         )
-        process = module.HostProcess(call)
-        if process.adaptive:
-            process.rehearse()
+        solver = module.HostSolver(call)
+        if solver.adaptive:
+            solver.rehearse()
+        process = solver.run()
         states, outputs = [], []
 
         def evaluate(k, z, sigma):

@@ -26,7 +26,7 @@ def test_ensemble_is_the_spread_of_runs_with_other_weights(scene, laplace, sampl
     truth = torch.stack(members).std(0)
     error = (uncertainty.latent_std - truth).abs().max()
     assert error < 1e-3 * truth.max()
-    assert uncertainty.metadata["extra_evaluations"] == 5 * uncertainty.metadata["evaluations"]
+    assert uncertainty.settings.extra_evaluations == 5 * uncertainty.settings.evaluations
 
 
 def test_published_recursion_runs_where_it_is_defined(scene, laplace):
@@ -42,10 +42,10 @@ def test_published_recursion_runs_where_it_is_defined(scene, laplace):
 
 def test_custom_preset_takes_its_numbers(scene, laplace):
     _, uncertainty = scene.uncertain(laplace=laplace, preset="custom", probes=1, refreshes=3)
-    assert uncertainty.metadata["method"] == "tangent"
+    assert uncertainty.settings.method == "tangent"
     # The first refresh costs nothing: there is no tangent yet.
-    assert uncertainty.metadata["extra_evaluations"] == 3
-    assert uncertainty.metadata["notes"]["shifts"] == 1
+    assert uncertainty.settings.extra_evaluations == 3
+    assert uncertainty.settings.notes["shifts"] == 1
 
 
 def test_std_follows_the_scale_of_the_latent_format(scene, laplace, monkeypatch):
@@ -81,9 +81,8 @@ def test_host_and_core_agree_on_the_same_network(scene, laplace, method, cfg):
     model = flow.FlowModel(network, tuple(scene.latent["samples"].shape[1:]), labels)
     null = torch.full_like(labels, network.config.null_label)
     denoiser = flow.FlowDenoiser(model, labels, null, cfg)
-    run = process.SolverRun(
-        samplers.ddim, denoiser, noise(scene.latent["samples"].shape, 5), samplers.flow_sigmas(5)
-    )
+    solver = process.ReferenceSolver(samplers.ddim, samplers.flow_sigmas(5))
+    run = process.SolverRun(solver, denoiser, noise(scene.latent["samples"].shape, 5))
     chosen = {
         "tangent": methods.PRESETS["balanced"],
         "ensemble": methods.Ensemble(6),

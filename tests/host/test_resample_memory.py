@@ -117,11 +117,11 @@ def test_moves_of_the_posterior_come_in_parts_too(scene, laplace, limited, mode)
 @pytest.mark.parametrize("mode", ["denoised", "posterior"])
 def test_rounds_whose_recording_does_not_fit_say_what_they_do(scene, laplace, mode):
     """A second round is then like that of a latent without a recording, if there can be one."""
-    repair = scene.host.module("nodes.host.resample.rounds.options").ResampleOptions(
+    repair = scene.host.module("nodes.host.resample.plan").ResampleOptions(
         candidates=2, rule="trajectory", keep_original=False, rounds=2, budget_mb=0.001,
         noise_mode=mode, posterior=laplace,
     )  # fmt: skip
-    resample_latents = scene.host.module("nodes.host.resample.rounds").resample
+    resample_latents = scene.host.module("nodes.masked_resample").resample_latent
     samples, uncertainty = scene.uncertain(contrast=False)
     with torch.inference_mode():
         latent, after, report = resample_latents(

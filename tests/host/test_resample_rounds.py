@@ -45,7 +45,7 @@ def test_scores_only_fall_and_the_outside_stays(scene, rule):
     outside = (two_squares() == 0).expand_as(samples)
     assert torch.equal(result[outside], samples[outside])
     assert torch.equal(after.recording.final, result)
-    assert len(after.metadata["resampled"]) == 1
+    assert len(after.settings.resampled) == 1
     found = [line for line in report.splitlines() if line.startswith("round ")]
     improved = [int(line.split(": ")[1].split(" of ")[0]) for line in found]
     assert all(improved[:-1])

@@ -110,7 +110,7 @@ def test_recording_ends_in_the_latent(scene):
     small, uncertainty = scene.uncertain(sampler_name="dpmpp_2m", recording_mb=0)
     assert torch.equal(small, samples)
     assert uncertainty.recording is None
-    assert "budget" in uncertainty.metadata["note"]
+    assert "budget" in uncertainty.settings.recording_note
 
 
 def test_previews_and_progress_are_those_of_the_stock_node(scene, monkeypatch):

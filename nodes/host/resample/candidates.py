@@ -1,4 +1,4 @@
-"""Candidates for a region: the core's masked runs inside the host's sampler."""
+"""Candidates for a region: the core's masked runs inside ComfyUI's sampler."""
 
 from __future__ import annotations
 
@@ -6,103 +6,93 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.model_patcher
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from ....bayesdiff_core.recording import Recorder, Recording
+from ....bayesdiff_core.methods.posterior_moves import posterior_moves
+from ....bayesdiff_core.resample.candidates import Candidates, sample_candidates
 from ....bayesdiff_core.resample.masked_run import MaskedRun, last_part
-from ....bayesdiff_core.signals import TrajectoryVariance, late_evaluations, trajectory_variance
-from ....bayesdiff_core.solver_run import tile
+from ....bayesdiff_core.resample.noise_modes import Start, Starting, renoised_start
+from ....bayesdiff_core.signals import Contrast
+from ....bayesdiff_core.tiling import tile
 from ..conditioning import align
+from ..contrast import contrast_map, has_two_sides
+from ..feature_tap import open_last_layer
 from ..memory import in_parts
-from ..solver_run import HostProcess, SamplerCall
-from .options import ResampleOptions, SamplingPlan
-from .starts import RegionRun, recorded_start, renoised_start
+from ..solver_run import HostSolver, SamplerCall
+from .plan import ResampleOptions, SamplingPlan
 
-__all__ = ["CandidateSampler", "Candidates"]
+__all__ = ["CandidateSampler", "Settle", "Settled"]
+
+ContrastOf = Callable[[Tensor], Contrast]
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """N candidates of B images, while the model is still loaded.
+class Settled:
+    """Latents (M * B, C, *S) made of candidates, and where they stay as they were (.., 1, *S)."""
 
-    `latents` (N * B, C, *S), tile-major, and `original` (B, C, *S) are clean, in the space the
-    model sees. `trajectory` (N * B, *S) is the variance of their predictions; of the original
-    (B, *S) it is known where there is a recording on the same steps, `before`, whose evaluations
-    from `first` on the candidates' `recording` replaces.
-    """
-
-    guider: Any
-    options: dict[str, Any]
     latents: Tensor
-    original: Tensor
-    copies: int
-    trajectory: Tensor
-    original_trajectory: Tensor | None
-    recording: Recording | None
-    before: Recording | None
-    first: int
+    untouched: Tensor
 
 
-Settle = Callable[[Candidates], Tensor]
-"""Makes of candidates the latents (M * B, C, *S) that are returned, in the same space."""
+Settle = Callable[[Candidates, ContrastOf | None], Settled]
+"""Makes the returned latents of clean candidates, while the model is loaded.
+
+The second argument judges latents ((N + 1) * B, C, *S), tile-major, all copies with the same
+noise; it is None where there is no prompt to compare with.
+"""
 
 
 class CandidateSampler(comfy.samplers.KSAMPLER):
-    """Runs the candidates with a way's sampler inside `mask` (B, 1, *S), then settles them.
+    """Runs candidates by a plan inside `mask` (B, 1, *S), then settles them.
 
-    `turn` counts the rounds; each has noise of its own. `replayed` says, once it has run, whether
-    the model saw the recorded surroundings.
+    `turn` counts the rounds; each has noise of its own. Once it has run, `settled` holds the
+    result and `replayed` says whether the model saw the recorded surroundings.
     """
 
+    settled: Settled
     replayed: bool
 
     def __init__(
         self,
-        way: SamplingPlan,
+        plan: SamplingPlan,
         mask: Tensor,
-        repair: ResampleOptions,
+        options: ResampleOptions,
         settle: Settle,
         turn: int = 0,
     ) -> None:
-        sampler = way.sampler
+        sampler = plan.sampler
         super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
-        self.way = way
+        self.plan = plan
         self.mask = mask
-        self.repair = repair
+        self.options = options
         self.settle = settle
-        self.seed = (repair.seed + turn) % (1 << 64)
+        self.seed = (options.seed + turn) % (1 << 64)
 
     @property
     def sigmas(self) -> Tensor:
         """The part of the schedule that runs again."""
-        return last_part(self.way.schedule, self.repair.denoise)
+        return last_part(self.plan.schedule, self.options.denoise)
 
     def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
+        self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *rest: Any
     ) -> Tensor:
-        self._image = latent_image
-        latents = super().sample(
-            model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask,
-            disable_pbar,
-        )  # fmt: skip
-        leave = model_wrap.inner_model.model_sampling.inverse_noise_scaling
-        return self.settle(
-            replace(
-                self._found,
-                latents=latents,
-                original=leave(sigmas[-1], self._found.original.to(latents)),
-            )
-        )
+        latents = super().sample(guider, sigmas, extra_args, *rest)
+        model, conds = guider.inner_model, guider.conds
+        original = self._found.original.to(latents)
+        leave = model.model_sampling.inverse_noise_scaling
+        found = replace(self._found, latents=latents, original=leave(sigmas[-1], original))
+
+        def contrast_of(judged: Tensor) -> Contrast:
+            return contrast_map(
+                model, conds, judged, extra_args["model_options"], self.options.seed,
+                copies=found.copies + 1,
+            )  # fmt: skip
+
+        self.settled = self.settle(found, contrast_of if has_two_sides(conds) else None)
+        return self.settled.latents
 
     def _run(
         self,
@@ -116,81 +106,64 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
     ) -> Tensor:
         guider = model_k.inner_model
         guider.conds = align(guider.conds, len(x))
-        copies = self.repair.candidates
         in_parts(extra_args["model_options"], len(x))
+        copies = self.options.candidates
         call = SamplerCall(
-            self.way.sampler.sampler_function,
-            self.way.name,
-            model_k,
-            tile(x, copies),
-            sigmas,
-            extra_args,
-            callback,
-            disable,
-            options,
+            function=self.plan.sampler.sampler_function,
+            name=self.plan.name,
+            model_k=model_k,
+            x=tile(x, copies),
+            sigmas=sigmas,
+            extra_args=extra_args,
+            callback=callback,
+            disable=disable,
+            options=options,
             copies=copies,
         )
-        recorded = self._recorded_run(HostProcess(call))
-        run, start = self._start(recorded, call, self._noise(x))
-        process = HostProcess(replace(call, x=start))
-        first, total = self._place(recorded, process.trace.evaluations)
-        trajectory = TrajectoryVariance(total)
-        recorder = Recorder(total - first, self.repair.budget_mb)
-        process.observers = [_Later(trajectory, first), recorder]
-        final = run.finish(process.sample(run.evaluate(process.denoise)))
-        before = None if recorded is None else recorded.recording
-        self.replayed = isinstance(run, MaskedRun)
-        self._found = Candidates(
-            guider,
-            extra_args["model_options"],
-            final,
-            self._clean(x) if before is None else before.final,
-            copies,
-            trajectory.map(),
-            None if before is None else _late_variance(before, first),
-            recorder.finish(final, self.way.schedule),
-            before,
-            first,
+        solver = HostSolver(call)
+        image = model_k.latent_image.to(x)
+        recorded = self._recorded_run(solver)
+        region, start = self._start(recorded, call, image)
+        self.replayed = isinstance(region, MaskedRun)
+        self._found = sample_candidates(
+            region,
+            solver.run(start),
+            self.plan.schedule,
+            image,
+            recorded,
+            self.options.budget_mb,
         )
-        return final
+        return self._found.latents
 
-    def _recorded_run(self, process: HostProcess) -> MaskedRun | None:
+    def _recorded_run(self, solver: HostSolver) -> MaskedRun | None:
         """The recorded run from the evaluation at which the sampler takes it up again.
 
         None where the sampler does not come by the recorded states. Raises ValueError where it
         was expected to, or cannot run a part of its schedule at all.
         """
-        if process.adaptive:
+        if solver.adaptive:
             raise ValueError(
-                f"The sampler '{process.name}' chooses its steps by the image, so a part of its "
+                f"The sampler '{solver.name}' chooses its steps by the image, so a part of its "
                 "run cannot be done again. Sample the image with another one, such as dpmpp_2m."
             )
-        if self.way.recording is None:
+        if self.plan.recording is None:
             return None
-        repair = self.repair
-        run = MaskedRun(self.way.recording, self.mask, repair.denoise, repair.candidates)
-        run = replace(run, evaluations=process.trace.evaluations)
-        recorded, sigmas = run.recording.sigmas[run.first_evaluation :], process.trace.sigmas
+        options = self.options
+        run = MaskedRun(self.plan.recording, self.mask, options.denoise, options.candidates)
+        run = replace(run, evaluations=solver.trace.evaluations)
+        recorded, sigmas = run.recording.sigmas[run.first_evaluation :], solver.trace.sigmas
         if len(sigmas) == len(recorded) and torch.allclose(sigmas, recorded, rtol=1e-3, atol=1e-4):
             return run
-        if not self.way.recorded_sampler:
+        if not self.plan.recorded_sampler:
             return None
         raise ValueError(
-            f"The sampler '{process.name}' takes other steps when it runs only the last "
+            f"The sampler '{solver.name}' takes other steps when it runs only the last "
             f"{run.denoise:.0%} of its schedule. Resample with denoise 1, or sample the image "
             "with another sampler, such as dpmpp_2m."
         )
 
-    def _place(self, recorded: MaskedRun | None, evaluations: int) -> tuple[int, int]:
-        """The first of so many evaluations among those of the whole run, and how many that has."""
-        if recorded is not None:
-            return recorded.first_evaluation, len(recorded.recording.sigmas)
-        total = round(evaluations * (len(self.way.schedule) - 1) / (len(self.sigmas) - 1))
-        return total - evaluations, total
-
-    def _start(
-        self, recorded: MaskedRun | None, call: SamplerCall, noise: Tensor
-    ) -> tuple[RegionRun, Tensor]:
+    def _start(self, recorded: MaskedRun | None, call: SamplerCall, image: Tensor) -> Starting:
+        """The region's run and the candidates' initial states (N * B, C, *S)."""
         guider, sigmas = call.model_k.inner_model, call.sigmas
         scaling = guider.inner_model.model_sampling.noise_scaling
         full = self.max_denoise(guider, sigmas)
@@ -198,11 +171,14 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
             return scaling(sigma, noise, clean, full and bool(sigma >= sigmas[0]))
 
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        noise = torch.randn(call.x.shape, generator=generator).to(call.x)
         if recorded is not None:
-            return recorded_start(recorded, self.repair, call, renoise, noise)
-        if self.repair.moves_by_posterior:
+            moves = lambda: self._moves(recorded, call)  # noqa: E731
+            return self.options.mode.begin(Start(recorded, noise, renoise, moves))
+        if self.options.mode.needs_posterior:
             raise ValueError(
-                f"The noise mode {self.repair.noise_mode} moves a recorded state, and there is "
+                f"The noise mode {self.options.noise_mode} moves a recorded state, and there is "
                 "none with this sampler and schedule. Use the noise mode denoised, or leave "
                 "sampler_name, scheduler and steps as recorded."
             )
@@ -211,30 +187,31 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
                 "The run of this image stopped before the end of its schedule, so there is no "
                 "finished image to start from. Sample to the end, or raise recording_mb."
             )
-        return renoised_start(self._clean(noise), self.mask, sigmas[0], renoise, noise)
+        return renoised_start(image, self.mask, sigmas[0], renoise, noise)
 
-    def _clean(self, like: Tensor) -> Tensor:
-        assert self._image is not None
-        return self._image.to(like)
+    def _moves(self, run: MaskedRun, call: SamplerCall) -> Tensor:
+        """Moves (K, B, C, *S) of the recorded state at which the run starts.
 
-    def _noise(self, like: Tensor) -> Tensor:
-        generator = torch.Generator("cpu").manual_seed(self.seed)
-        shape = (self.repair.candidates * len(like), *like.shape[1:])
-        return torch.randn(shape, generator=generator).to(like)
-
-
-@dataclass(frozen=True)
-class _Later:
-    """An observer of a whole run that sees only its end."""
-
-    observer: TrajectoryVariance
-    first: int
-
-    def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
-        self.observer.observe(self.first + k, z, sigma, denoised)
-
-
-def _late_variance(recording: Recording, first: int) -> Tensor:
-    """The trajectory's variance (B, *S) over the evaluations from `first` on that it looks at."""
-    late = late_evaluations(len(recording.sigmas))
-    return trajectory_variance(recording.denoised[max(first, late.start) :])
+        Raises ValueError when the posterior was fitted on another last layer.
+        """
+        assert self.options.posterior is not None
+        recording = run.recording
+        # The layer is open for this call alone.
+        options = comfy.model_patcher.create_model_options_clone(call.model_options)
+        whole = replace(
+            call,
+            x=recording.states[0].to(call.x),
+            sigmas=recording.schedule.to(call.sigmas),
+            extra_args={**call.extra_args, "model_options": options},
+            callback=None,
+            copies=1,
+        )
+        guider = call.model_k.inner_model
+        solver = HostSolver(whole)
+        solver.denoiser.tap = open_last_layer(
+            guider.inner_model, guider.conds, whole.x, whole.sigmas[0], options,
+            self.options.posterior,
+        )  # fmt: skip
+        return posterior_moves(
+            solver.run(), self.options.posterior, recording, run.first_evaluation
+        )

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.samplers
+import comfy.utils
+import latent_preview
 import torch
 from torch import Tensor
 
-from ....bayesdiff_core.solver_run import tile
-from ....bayesdiff_core.uncertainty import Uncertainty
-from ...batches import not_connected
-from ..masks import latent_mask
-from ..validation import check_latent
-from .again import progress_of, sample_again
-from .candidates import Candidates, CandidateSampler
-from .choice import Choice, choose, composed_latents, uncertainty_of
-from .options import ResampleOptions, SamplingPlan, sampling_plan
-from .report import repair_report
+from ....bayesdiff_core.resample.candidates import Candidates
+from ....bayesdiff_core.resample.region_choice import (
+    Choice,
+    choose_regions,
+    composed_latents,
+    uncertainty_of,
+)
+from ....bayesdiff_core.resample.regions import region_labels
+from ....bayesdiff_core.tiling import tile
+from ....bayesdiff_core.uncertainty import RunSettings, Uncertainty
+from ..memory import is_out_of_memory
+from ..validation import check_batches
+from .candidates import CandidateSampler, ContrastOf, Settled
+from .plan import ResampleOptions, SamplingPlan, plan_resampling
 
-__all__ = ["resample"]
+__all__ = ["APPROXIMATE", "UNRECORDED", "Resampled", "resample", "run_candidates"]
 
 APPROXIMATE = (
     "no recorded run was replayed: the surroundings were kept only approximately while sampling; "
@@ -29,54 +37,119 @@ APPROXIMATE = (
 UNRECORDED = "the recording did not fit into its budget, so there was no further round"
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """What came of resampling: latents (M * B, C, *S), their uncertainty, every round's choice."""
+
+    samples: Tensor
+    uncertainty: Uncertainty
+    rounds: list[Choice]
+    notes: list[str]
+
+
 def resample(
     model: Any,
-    latent: dict[str, Any],
+    samples: Tensor,
     uncertainty: Uncertainty | None,
     mask: Tensor,
     positive: Any,
     negative: Any,
-    repair: ResampleOptions,
-) -> tuple[dict[str, Any], Any, str]:
-    """The latent with the masked regions sampled again, its uncertainty, and a report.
+    options: ResampleOptions,
+) -> Resampled:
+    """Sample the masked regions of latents again.
 
-    Outside the mask (B or 1, H, W), whatever its size, the latent stays the same to the bit, and
-    so does every region that keeps the original. With the rule "all" the latent holds every
-    candidate, tile-major. Raises ValueError, in words, before the model runs.
+    Arguments:
+        model: The MODEL.
+        samples: Latents, shape (B, C, *S).
+        uncertainty: Of the run that made them, where there was one.
+        mask: Where to sample again, in [0, 1] at the size of the latents, shape (B, 1, *S).
+        positive: CONDITIONING.
+        negative: CONDITIONING.
+        options: How.
+
+    Returns:
+        Latents that are the input to the bit outside the mask, and in every region that keeps the
+        original; with a rule that returns every candidate all of them, tile-major.
+
+    Raises:
+        ValueError: In words, before the model runs.
     """
-    samples = check_latent(latent)
-    region = latent_mask(mask, samples)
-    if not region.any():
-        unchanged = not_connected("uncertainty") if uncertainty is None else uncertainty
-        return latent, unchanged, "The mask is empty: the latent is returned as it came."
-    repair.check(positive, negative)
-    way = sampling_plan(model, samples, uncertainty, repair.given)
+    options.check(positive, negative)
+    plan = plan_resampling(model, samples, uncertainty, options.overrides)
+    rule, labels = options.chosen_rule, region_labels(mask)
     result, found, rounds = samples, uncertainty, []
-    turns = 1 if repair.rule in ("all", "random") else repair.rounds
+    turns = 1 if rule.one_round else options.rounds
     notes: list[str] = []
     for turn in range(turns):
-        one = _Round(way, region, repair, turn, found, rounds[-1] if rounds else None)
+        one = _Round(plan, mask, labels, options, turn, found, rounds[-1] if rounds else None)
         callback = progress_of(model, one.sampler, turn, turns)
-        sampled = sample_again(model, result, positive, negative, one.sampler, callback)
-        untouched = one.choice.untouched.to(sampled.device).expand_as(sampled)
-        copies = len(sampled) // len(result)
-        result = torch.where(untouched, tile(result, copies), sampled)
-        found, way = one.uncertainty, one.next_way
+        result = run_candidates(model, result, positive, negative, one.sampler, callback)
+        found, plan = one.uncertainty, one.next_plan
         rounds.append(one.choice)
         if not one.sampler.replayed and not notes:
             notes = [APPROXIMATE]
         if not one.choice.improved:
             break
-        if repair.moves_by_posterior and way.recording is None and turn + 1 < turns:
+        if options.mode.needs_posterior and plan.recording is None and turn + 1 < turns:
             notes.append(UNRECORDED)
             break
-    change = (result - tile(samples, len(result) // len(samples))).float()
-    report = repair_report(rounds, region.cpu(), mask.shape[-2:], change.cpu(), repair, notes)
-    history = found.metadata.get("resampled", ())
-    found.metadata["resampled"] = [*history, report]
-    if len(result) != len(samples):
-        return {"samples": result}, found, report
-    return {**latent, "samples": result}, found, report
+    return Resampled(result, found, rounds, notes)
+
+
+def run_candidates(
+    model: Any,
+    samples: Tensor,
+    positive: Any,
+    negative: Any,
+    sampler: CandidateSampler,
+    callback: Callable[..., None] | None = None,
+) -> Tensor:
+    """What `sampler` makes of latents (B, C, *S): (M * B, C, *S), with preview and progress bar.
+
+    This is the one place where what stays untouched is put back, to the bit.
+    """
+    check_batches("positive", positive, len(samples))
+    check_batches("negative", negative, len(samples))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(sampler.plan.cfg)
+    try:
+        result = guider.sample(
+            torch.zeros_like(samples),
+            samples,
+            sampler,
+            sampler.sigmas.clone(),
+            callback=callback or progress_of(model, sampler),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=sampler.seed,
+        ).to(samples)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise torch.cuda.OutOfMemoryError(
+            f"The memory does not hold even one candidate of {len(samples)} images. Give fewer "
+            "images at a time, or smaller ones."
+        ) from error
+    return put_back(result, samples, sampler.settled.untouched)
+
+
+def put_back(result: Tensor, samples: Tensor, untouched: Tensor) -> Tensor:
+    """`result` (M * B, C, *S) with the input (B, C, *S) where it is untouched (M * B, 1, *S)."""
+    original = tile(samples, len(result) // len(samples))
+    return torch.where(untouched.to(result.device).expand_as(result), original, result)
+
+
+def progress_of(
+    model: Any, sampler: CandidateSampler, turn: int = 0, turns: int = 1
+) -> Callable[..., None]:
+    """The host's preview and progress for one of several rounds, on one bar."""
+    steps = len(sampler.sigmas) - 1
+    show = latent_preview.prepare_callback(model, steps * turns)
+
+    def callback(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        show(turn * total + step, denoised, x, turns * total)
+
+    return callback
 
 
 class _Round:
@@ -87,34 +160,39 @@ class _Round:
 
     def __init__(
         self,
-        way: SamplingPlan,
+        plan: SamplingPlan,
         mask: Tensor,
-        repair: ResampleOptions,
+        labels: Tensor,
+        options: ResampleOptions,
         turn: int,
         before: Uncertainty | None,
         last: Choice | None,
     ) -> None:
-        self.way = way
+        self.plan = plan
         self.mask = mask
-        self.repair = repair
+        self.labels = labels
+        self.options = options
         self.last = last
-        self.keep = repair.keep_original or turn > 0
+        self.keep = options.keep_original or turn > 0
         self.before = before
-        self.sampler = CandidateSampler(way, mask, repair, self._settle, turn)
+        self.sampler = CandidateSampler(plan, mask, options, self._settle, turn)
 
-    def _settle(self, found: Candidates) -> Tensor:
-        compared = self.last is not None and self.last.rule == "trajectory"
+    def _settle(self, found: Candidates, contrast_of: ContrastOf | None) -> Settled:
+        compared = self.last is not None and self.last.signal == "trajectory"
         if compared and found.original_trajectory is None:
             # Without a recording the last round's own map says how what it took was decided.
             known = self.before.signal("trajectory").map
             found = replace(found, original_trajectory=known)
-        self.choice = choose(found, self.mask, self.repair, self.keep)
-        recorded = {} if self.before is None else self.before.metadata
-        metadata = {**self.way.metadata, **recorded}
-        self.uncertainty = uncertainty_of(self.before, found, self.choice, self.mask, metadata)
-        return composed_latents(found, self.choice)
+        self.choice = choose_regions(
+            found, self.mask, self.labels, self.options.chosen_rule, keep=self.keep,
+            contrast_of=contrast_of,
+        )  # fmt: skip
+        recorded = RunSettings() if self.before is None else self.before.settings
+        settings = self.plan.settings(recorded)
+        self.uncertainty = uncertainty_of(self.before, found, self.choice, self.mask, settings)
+        return Settled(composed_latents(found, self.choice), self.choice.untouched)
 
     @property
-    def next_way(self) -> SamplingPlan:
+    def next_plan(self) -> SamplingPlan:
         """The same from the result, and from its recording where this round replayed one."""
-        return replace(self.way, recording=self.uncertainty.recording)
+        return replace(self.plan, recording=self.uncertainty.recording)

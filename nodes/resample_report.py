@@ -1,4 +1,4 @@
-"""What became of every region, in words."""
+"""What became of every resampled region, in words."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import math
 
 from torch import Tensor
 
-from ....bayesdiff_core.mask import Box
-from ....bayesdiff_core.resample.region_choice import region_boxes, region_labels, region_scores
-from .choice import Choice
-from .options import ResampleOptions
+from ..bayesdiff_core.mask import Box
+from ..bayesdiff_core.resample.region_choice import Choice
+from ..bayesdiff_core.resample.regions import region_boxes, region_scores
+from .host.resample.plan import ResampleOptions
+from .host.resample.rounds import Resampled
 
-__all__ = ["repair_report"]
+__all__ = ["resample_report"]
 
 
-def repair_report(
-    rounds: list[Choice],
-    mask: Tensor,
-    size: tuple[int, int],
-    change: Tensor,
-    repair: ResampleOptions,
-    notes: list[str],
+def resample_report(
+    done: Resampled, mask: Tensor, size: tuple[int, int], change: Tensor, options: ResampleOptions
 ) -> str:
     """A line for each region: where it lies, its score before and after, what it took.
 
-    `size` (height, width) is that of the picture in whose pixels places are told, `change`
-    (M * B, C, *S) the difference of the result from the input, in latent units.
+    Arguments:
+        done: What came of it.
+        mask: At the size of the latents, shape (B, 1, *S).
+        size: Height and width of the picture in whose pixels places are given.
+        change: The result minus the input, in latent units, shape (M * B, C, *S).
+        options: What was asked for.
     """
-    labels = region_labels(mask)
+    rounds = done.rounds
+    labels = rounds[0].labels
     boxes = region_boxes(labels)
     scale = (size[0] / labels.shape[-2], size[1] / labels.shape[-1])
     squares = change.square().mean(1).unflatten(0, (-1, len(mask)))
     changes = region_scores(squares, mask, labels).sqrt()
-    lines = [_heading(rounds, repair), *notes, *_progress(rounds, repair)]
+    count = f"{options.candidates} candidate{'s' if options.candidates > 1 else ''}"
+    rule = options.chosen_rule
+    heading = rule.heading(count, rounds[0].signal, options.keep_original)
+    lines = [heading, *done.notes, *_progress(rounds, options)]
     for image, found in enumerate(boxes):
         if not found:
             lines.append(f"image {image + 1}: nothing masked")
@@ -40,7 +44,7 @@ def repair_report(
             name = f"image {image + 1}" + (f", region {region + 1}" if len(found) > 1 else "")
             share = box.area / labels[0].shape[-2:].numel()
             place = f"{_place(box, scale)}, {share:.1%} of the picture"
-            if repair.rule == "all":
+            if rule.returns_all:
                 told = _all(rounds[0], image, region, changes[:, image, region])
             else:
                 told = _taken(rounds, image, region, changes[0, image, region].item())
@@ -48,23 +52,12 @@ def repair_report(
     return "\n".join(lines)
 
 
-def _heading(rounds: list[Choice], repair: ResampleOptions) -> str:
-    count = f"{repair.candidates} candidate{'s' if repair.candidates > 1 else ''}"
-    rule = rounds[0].rule
-    if repair.rule == "all":
-        last = ", the original last" if repair.keep_original else ""
-        return f"{count}, all of them{last}; scores by {rule}: low is good"
-    if rule == "random":
-        return f"{count}, the first taken unseen; scores by trajectory: low is good"
-    return f"{count}, chosen by {rule}: low is good"
-
-
-def _progress(rounds: list[Choice], repair: ResampleOptions) -> list[str]:
-    """A line a round, where more than one was asked for."""
-    if repair.rounds == 1:
+def _progress(rounds: list[Choice], options: ResampleOptions) -> list[str]:
+    """A line per round, where more than one was asked for."""
+    if options.rounds == 1:
         return []
-    if repair.rule in ("all", "random"):
-        return [f"one round: the rule {repair.rule} compares nothing"]
+    if options.chosen_rule.one_round:
+        return [f"one round: the rule {options.rule} compares nothing"]
     lines = []
     for number, choice in enumerate(rounds, start=1):
         there = int((~choice.scores[:-1].isnan().all(0)).sum())
