@@ -1,8 +1,12 @@
 /**
- * Computes the mask of a map: threshold, minimum area, growth, in this order.
+ * Computes the mask of a map: threshold, minimum area, growth, in this order. Decides for every
+ * pixel as `bayesdiff_core/segments.py` does.
  */
 
 /** @typedef {import("./upsample.js").Grid} Grid */
+
+/** Value of a pixel that is inside by nothing: its distance is the growth itself. */
+const BARELY_INSIDE = 1e-6;
 
 /**
  * The mask as a signed grid: positive inside, zero along its outline.
@@ -10,11 +14,20 @@
  * @param {number} threshold value above which a pixel belongs to the mask
  * @param {number} growth distance, in pixels of the grid; negative shrinks
  * @param {number} smallest area of a region that stays, in pixels of the grid
+ * @param {number} imagePixels width of a pixel of the grid, in pixels of the image
  * @returns {Grid}
  */
-export function signedMask({ values, height, width }, threshold, growth = 0, smallest = 0) {
+export function signedMask(
+  { values, height, width },
+  threshold,
+  growth = 0,
+  smallest = 0,
+  imagePixels = 1,
+) {
+  // The server compares in single precision: a pixel that equals the threshold is not above it.
+  const limit = Math.fround(threshold);
   const above = new Float32Array(values.length);
-  for (let i = 0; i < values.length; i++) above[i] = values[i] - threshold;
+  for (let i = 0; i < values.length; i++) above[i] = values[i] - limit;
   if (!growth && smallest <= 1) return { values: above, height, width };
   const inside = new Uint8Array(values.length);
   for (let i = 0; i < values.length; i++) inside[i] = above[i] > 0 ? 1 : 0;
@@ -25,15 +38,20 @@ export function signedMask({ values, height, width }, threshold, growth = 0, sma
     }
     return { values: above, height, width };
   }
-  return { values: moveBorder(inside, height, width, growth), height, width };
+  return { values: moveBorder(inside, height, width, growth, imagePixels), height, width };
 }
 
 /** Moves the border of the pixels inside by a distance; returns the signed values of the result. */
-function moveBorder(inside, height, width, growth) {
-  if (growth < 0) for (let i = 0; i < inside.length; i++) inside[i] = 1 - inside[i];
+function moveBorder(inside, height, width, growth, imagePixels) {
+  const shrinks = growth < 0;
+  if (shrinks) for (let i = 0; i < inside.length; i++) inside[i] = 1 - inside[i];
   const result = distanceTo(inside, height, width);
-  const [sign, offset] = growth > 0 ? [-1, growth + 0.5] : [1, growth - 0.5];
-  for (let i = 0; i < result.length; i++) result[i] = offset + sign * result[i];
+  // The server measures from the outermost pixel of the image within the pixel of the grid.
+  const nearer = Math.max(0, 0.5 - 0.5 / imagePixels);
+  const reach = Math.fround(Math.abs(growth) + nearer);
+  for (let i = 0; i < result.length; i++) {
+    result[i] = shrinks ? result[i] - reach : reach - result[i] || BARELY_INSIDE;
+  }
   return result;
 }
 

@@ -242,7 +242,8 @@ export class ViewerState extends EventTarget {
     return this.#remember("mask", key, () => {
       const grid = this.#grid(image);
       const scale = grid.width / this.payload.width;
-      const result = signedMask(grid, threshold, grow * scale, area * scale * scale);
+      const smallest = area * scale * scale;
+      const result = signedMask(grid, threshold, grow * scale, smallest, 1 / scale);
       let inside = 0;
       for (const value of result.values) if (value > 0) inside++;
       return { rings: outline(result), share: inside / result.values.length };
