@@ -1,8 +1,8 @@
-/** The extension's entry: puts the viewer on UncertaintyHeatmap and adds its settings. */
+/** Registers the extension: puts the viewer on UncertaintyHeatmap nodes and adds its settings. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { takeRow } from "./viewer/room.js";
+import { returnToRow } from "./viewer/node_layout.js";
 import { HeatmapViewer } from "./viewer/viewer.js";
 
 const NODE = "UncertaintyHeatmap";
@@ -26,7 +26,7 @@ const host = {
 /** @type {WeakMap<object, HeatmapViewer>} */
 const viewers = new WeakMap();
 
-/** Calls `after` when the host has called `name` on a node of this class. */
+/** Wraps a method of an object: `after` is called with the object after each call. */
 function extend(prototype, name, after) {
   const original = prototype[name];
   prototype[name] = function (...args) {
@@ -36,6 +36,7 @@ function extend(prototype, name, after) {
   };
 }
 
+/** Puts a viewer on a new node, with the defaults from the settings and a size to show it. */
 function addViewer(node) {
   const value = (name) => node.widgets?.find((widget) => widget.name === name);
   const defaults = { colormap: setting("BayesDiff.Colormap"), opacity: setting("BayesDiff.Opacity") };
@@ -46,25 +47,26 @@ function addViewer(node) {
   viewers.set(node, viewer);
   extend(node, "onRemoved", () => viewer.dispose());
   const [width, height] = node.computeSize();
-  // Vue's widgets are higher than those that the size is computed for.
+  // Vue's widgets are higher than the host's computed size assumes.
   const more = window.LiteGraph?.vueNodesMode ? 280 : 100;
   node.setSize([Math.max(width, 400), height + more]);
 }
 
 /**
- * A workflow that comes back, in a tab or by undo, shows what its last run left, which the state
- * that comes back need not know. The page has the outputs at hand a little later.
+ * Shows the outputs of the last run on a node that a tab or undo restored: the restored state need
+ * not know them. The page has them only after the node is configured.
  */
 function refresh(node) {
   const viewer = viewers.get(node);
   if (!viewer) return;
   viewer.refresh();
   setTimeout(() => {
-    if (node.graph && node.graph === app.canvas.graph) takeRow(viewer.element, node.id);
+    if (node.graph && node.graph === app.canvas.graph) returnToRow(viewer.element, node.id);
     viewer.recall(lastOutput(node)?.[KEY]?.at(-1));
   });
 }
 
+/** The outputs that the page holds of the last run of a node, if any. */
 function lastOutput(node) {
   const workflow = app.extensionManager.workflow?.activeWorkflow;
   const outputs = { ...app.nodeOutputs, ...workflow?.changeTracker?.nodeOutputs };
@@ -73,7 +75,7 @@ function lastOutput(node) {
     .find(Boolean);
 }
 
-/** The names under which the server runs a node: in subgraphs with the nodes that hold them. */
+/** The ids under which the server runs a node: in subgraphs prefixed by those of their holders. */
 function executionIds(target, graph, id) {
   if (target === graph) return [String(id)];
   return (graph?.nodes ?? graph?._nodes ?? [])

@@ -1,9 +1,11 @@
-/** Small helpers for building the page. */
+/** Helpers for building and measuring elements of the page. */
 
 /**
+ * Creates an element.
  * @param {string} tag with classes, such as "div.bd-row"
  * @param {Record<string, unknown>} [attributes] `text` is the content
  * @param {(Node | string)[]} [children]
+ * @returns {HTMLElement}
  */
 export function make(tag, attributes = {}, children = []) {
   const [name, ...classes] = tag.split(".");
@@ -18,8 +20,10 @@ export function make(tag, attributes = {}, children = []) {
 }
 
 /**
- * Writes text without touching the tree of the page, and only if it changed: the host's style
- * rules watch its tree, and every change there costs them milliseconds.
+ * Sets the text of an element if it changed, without changing the tree of the page: for every
+ * change of the tree the host's style rules are matched again, which takes milliseconds.
+ * @param {HTMLElement} element
+ * @param {string} text
  */
 export function write(element, text) {
   const [node] = element.childNodes;
@@ -27,7 +31,11 @@ export function write(element, text) {
   else if (node.data !== text) node.data = text;
 }
 
-/** Sets attributes that changed, for the same reason. */
+/**
+ * Sets those attributes of an element that changed, for the same reason.
+ * @param {Element} element
+ * @param {Record<string, unknown>} attributes
+ */
 export function mark(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
     if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
@@ -41,22 +49,29 @@ const PATHS = {
   fit: "M4 8V4h4M20 8V4h-4M4 16v4h4M20 16v4h-4M9 9h6v6H9z",
 };
 
-/** A button with a drawn sign; its title is also what screen readers say. */
+/**
+ * Creates a button with an icon.
+ * @param {keyof typeof PATHS} icon
+ * @param {string} title also read by screen readers
+ * @returns {HTMLButtonElement}
+ */
 export function iconButton(icon, title) {
   const button = make("button.bd-icon", { type: "button", title, "aria-label": title });
   button.innerHTML = `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${PATHS[icon]}"/></svg>`;
   return button;
 }
 
-/** Calls `draw` once before the next frame, however often it is asked for. */
+/** Calls a function once before the next frame, however often it was requested. */
 export class Frame {
   #draw;
   #request = 0;
 
+  /** @param {() => void} draw */
   constructor(draw) {
     this.#draw = draw;
   }
 
+  /** Requests a call before the next frame. */
   request() {
     this.#request ||= requestAnimationFrame(() => {
       this.#request = 0;
@@ -64,6 +79,7 @@ export class Frame {
     });
   }
 
+  /** Withdraws the request. */
   cancel() {
     cancelAnimationFrame(this.#request);
     this.#request = 0;
@@ -71,15 +87,20 @@ export class Frame {
 }
 
 /**
- * @typedef {object} Box where an element is shown
- * @property {number} left in the page, in its pixels, as `top`
+ * @typedef {object} Box where an element is on the page, and how large
+ * @property {number} left in the pixels of the page, as `top`
  * @property {number} top
  * @property {number} width in the element's own pixels, as `height`
  * @property {number} height
- * @property {number} zoom the page's pixels to one of the element's own
+ * @property {number} zoom pixels of the page per pixel of the element
  */
 
-/** @returns {Box} of an element, whatever the host's zoom; to be asked before anything is changed */
+/**
+ * Measures an element at any zoom of the host. Call it before changing the page: measuring after a
+ * change forces the browser to lay out the page at once.
+ * @param {HTMLElement} element
+ * @returns {Box}
+ */
 export function boxOf(element) {
   const { left, top, width } = element.getBoundingClientRect();
   const [ownWidth, ownHeight] = [element.clientWidth, element.clientHeight];
@@ -87,10 +108,10 @@ export function boxOf(element) {
 }
 
 /**
- * Clears a canvas and fits its pixels to where it is shown.
+ * Clears a canvas and gives it the resolution that it is shown in.
  * @param {HTMLCanvasElement} canvas
  * @param {Box} box
- * @returns {CanvasRenderingContext2D} ready to draw in the box's own pixels
+ * @returns {CanvasRenderingContext2D} that draws in the box's own pixels
  */
 export function prepareCanvas(canvas, { width, height, zoom }) {
   const ratio = Math.min(Math.max(zoom, 1) * window.devicePixelRatio, 3);

@@ -1,6 +1,11 @@
-/** Numbers as people read them. */
+/** Formats numbers for people. */
 
-/** Three significant digits, two below a thousandth, a power of ten where zeros fill the line. */
+/**
+ * Formats a value with three significant digits, two below a thousandth, and a power of ten for
+ * very small and very large ones.
+ * @param {number} value
+ * @returns {string}
+ */
 export function number(value) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
@@ -13,12 +18,22 @@ export function number(value) {
   return minus(value.toFixed(Math.max(digits, 0)));
 }
 
-/** A percentile with the decimals it needs: 90, 97.5. */
+/**
+ * Formats a percentile with at most one decimal: 90, 97.5.
+ * @param {number} value
+ * @returns {string}
+ */
 export function percentile(value) {
   return String(Math.round(value * 10) / 10);
 }
 
-/** A value rounded to digits that a widget keeps, so that nothing changes by writing it back. */
+/**
+ * Rounds a value to significant digits that a widget keeps, so that writing it back
+ * changes nothing.
+ * @param {number} value
+ * @param {number} digits
+ * @returns {number}
+ */
 export function tidy(value, digits = 4) {
   return Number(value.toPrecision(digits));
 }

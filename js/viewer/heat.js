@@ -1,11 +1,12 @@
+/** Turns values into colours. */
+
 /**
- * Colours a grid as the server does: over an image the heat is clear at the lower limit and
- * strongest at the upper one.
- *
- * @param {import("./grid.js").Grid} grid
+ * Colours a grid as `bayesdiff_core/render/heatmap.py` does: over an image the heat is transparent
+ * at the lower limit and opaque at the upper one.
+ * @param {import("./upsample.js").Grid} grid
  * @param {[number, number]} limits values with the first and the last colour
  * @param {Uint8Array} colors 256 RGB triples
- * @param {boolean} opaque heat alone
+ * @param {boolean} opaque for heat without an image
  * @returns {Uint8ClampedArray} RGBA, row by row
  */
 export function paintHeat({ values }, [low, high], colors, opaque) {
@@ -20,7 +21,12 @@ export function paintHeat({ values }, [low, high], colors, opaque) {
   return new Uint8ClampedArray(pixels.buffer);
 }
 
-/** A colour as CSS, for a level in [0, 1]. */
+/**
+ * A colour of a colormap as CSS.
+ * @param {Uint8Array} colors 256 RGB triples
+ * @param {number} level in [0, 1], clamped outside
+ * @returns {string}
+ */
 export function cssColor(colors, level) {
   const index = 3 * Math.round(255 * Math.min(Math.max(level, 0), 1));
   return `rgb(${colors[index]} ${colors[index + 1]} ${colors[index + 2]})`;
@@ -40,7 +46,7 @@ function rgbaPalette(colors, opaque) {
     }
     bytes[4 * step + 3] = opaque ? 255 : Math.round((255 * step) / STEPS);
   }
-  // The canvas wants bytes in this order, whatever the order within a number is.
+  // The canvas takes the bytes in this order, on machines of either byte order.
   return LITTLE_ENDIAN ? new Uint32Array(bytes.buffer) : swapped(bytes);
 }
 

@@ -1,4 +1,4 @@
-/** Pixels by value in the colours of the heat, with the threshold of the mask as a handle. */
+/** Draws the histogram of the pixel values, with the threshold of the mask as a handle to drag. */
 
 import { Frame, make, mark, write } from "./dom.js";
 import { number, percentile } from "./format.js";
@@ -10,12 +10,14 @@ const LARGE_STEP = 5;
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Nothing is drawn here while the pointer or the threshold moves: what marks them lies in tracks
- * as wide as the histogram, shifted by a percentage of themselves.
+ * The histogram of the selected image, coloured as the heat.
+ *
+ * While the pointer or the threshold moves nothing is drawn: their marks are in tracks as wide as
+ * the histogram, which are shifted by a percentage of their own width.
  */
 export class Histogram {
   #state;
-  #words;
+  #translate;
   #bars = document.createElementNS(SVG, "path");
   #figure = document.createElementNS(SVG, "svg");
   #ramp = make("div.bd-ramp");
@@ -27,9 +29,14 @@ export class Histogram {
   #frame = new Frame(() => this.#update());
   #probeFrame = new Frame(() => this.#placeProbe());
 
-  constructor(state, words, { signal }) {
+  /**
+   * @param {import("./state.js").ViewerState} state
+   * @param {import("./messages.js").Translate} translate
+   * @param {{signal: AbortSignal}} options `signal` ends it
+   */
+  constructor(state, translate, { signal }) {
     this.#state = state;
-    this.#words = words;
+    this.#translate = translate;
     this.#figure.append(this.#bars);
     this.#figure.setAttribute("preserveAspectRatio", "none");
     this.#figure.setAttribute("aria-hidden", "true");
@@ -37,8 +44,8 @@ export class Histogram {
     this.element = make(
       "div.bd-histogram",
       {
-        ...{ tabindex: "0", role: "slider", title: words("thresholdHelp") },
-        ...{ "aria-label": words("threshold"), "aria-valuemin": 0, "aria-valuemax": 100 },
+        ...{ tabindex: "0", role: "slider", title: translate("thresholdHelp") },
+        ...{ "aria-label": translate("threshold"), "aria-valuemin": 0, "aria-valuemax": 100 },
       },
       [this.#figure, this.#ramp, this.#probe, this.#handle, this.#labelTrack],
     );
@@ -110,14 +117,14 @@ export class Histogram {
     this.#handle.style.transform = this.#labelTrack.style.transform = `translateX(${at})`;
     this.#label.style.transform = `translateX(-${at})`;
     const place = percentile(thresholdPercentile);
-    const masked = this.#words("masked", { share: percentile(100 * maskedShare) });
+    const masked = this.#translate("masked", { share: percentile(100 * maskedShare) });
     const text = `${number(threshold)} · p${place} · ${masked}`;
     write(this.#label, text);
     mark(this.element, { "aria-valuenow": place, "aria-valuetext": text });
     this.#placeProbe();
   }
 
-  /** Where a value lies between the ends of the axis, in [0, 1]. */
+  /** The position of a value between the ends of the axis, in [0, 1]. */
   #place(value) {
     const { low, high } = this.#axis();
     return Math.min(Math.max((value - low) / (high - low), 0), 1);
@@ -129,7 +136,7 @@ export class Histogram {
     if (key === this.#drawn.key && layer === this.#drawn.layer) return;
     this.#drawn = { key, layer };
     const { low, high, shares } = this.#axis();
-    // Square roots: most pixels are sure, and the few that are not must show as well.
+    // Heights are square roots, so that the few unsure pixels show beside the many sure ones.
     const tallest = Math.sqrt(Math.max(...shares)) || 1;
     const bar = (share, bin) => `M${bin} 1V${1 - Math.sqrt(share) / tallest}h.86V1z`;
     this.#figure.setAttribute("viewBox", `0 0 ${shares.length} 1`);
@@ -141,7 +148,7 @@ export class Histogram {
     this.#ramp.style.background = `linear-gradient(to right, ${stops.join()})`;
   }
 
-  /** Where the pixel under the pointer stands among the others. */
+  /** Marks the value of the pixel under the pointer. */
   #placeProbe() {
     const { probe, payload } = this.#state;
     this.#probe.hidden = !probe || !payload;
@@ -152,7 +159,7 @@ export class Histogram {
   }
 }
 
-/** By how many percentiles a key moves the threshold. */
+/** The number of percentiles by which a key moves the threshold. */
 function stepOf({ key, shiftKey }) {
   const arrow = shiftKey ? LARGE_STEP : STEP;
   const steps = { ArrowLeft: -arrow, ArrowDown: -arrow, ArrowRight: arrow, ArrowUp: arrow };

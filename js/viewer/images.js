@@ -1,4 +1,6 @@
-/** The plain images of a batch: thumbnails of all, in full size only the last one looked at. */
+/** Loads the images of a batch: thumbnails of all, and in full size the last one asked for. */
+
+/** The images of one batch; memory holds thumbnails and a single image in full size. */
 export class Images {
   #urls;
   #thumbnails = new Map();
@@ -9,23 +11,37 @@ export class Images {
     this.#urls = urls;
   }
 
+  /** @returns {number} how many images there are */
   get count() {
     return this.#urls.length;
   }
 
-  /** @returns {string | null} */
+  /**
+   * The address of an image.
+   * @param {number} image
+   * @returns {string | null}
+   */
   url(image) {
     return this.#urls[image] ?? null;
   }
 
-  /** @returns {Promise<HTMLImageElement | null>} */
+  /**
+   * An image in full size, decoded.
+   * @param {number} image
+   * @returns {Promise<HTMLImageElement | null>} null where there are no images
+   */
   full(image) {
     if (!this.count) return Promise.resolve(null);
     if (this.#full.image !== image) this.#full = { image, picture: load(this.#urls[image]) };
     return this.#full.picture;
   }
 
-  /** @returns {Promise<HTMLCanvasElement | null>} with the longer side `side` */
+  /**
+   * A smaller copy of an image.
+   * @param {number} image
+   * @param {number} side its longer side, in pixels
+   * @returns {Promise<HTMLCanvasElement | null>} null where there are no images
+   */
   thumbnail(image, side) {
     if (!this.count) return Promise.resolve(null);
     if (!this.#thumbnails.has(image)) {

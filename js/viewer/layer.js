@@ -1,4 +1,6 @@
-/** One signal, or one step of the run, for all images of a batch. High is unsure or suspect. */
+/** Decodes the maps of one signal, or of one step of the run, and answers questions about them. */
+
+/** The maps of a batch in their unit, with their percentiles. High is unsure or suspect. */
 export class Layer {
   #codes;
   #table;
@@ -19,7 +21,11 @@ export class Layer {
     this.#counts = bins ? new Uint32Array(buffer, body + histogram, batch * bins) : null;
   }
 
-  /** The values of one image, row by row. */
+  /**
+   * The map of one image.
+   * @param {number} image
+   * @returns {Float32Array} values in the unit of the layer, row by row
+   */
   field(image) {
     let field = this.#fields.get(image);
     if (!field) {
@@ -32,7 +38,13 @@ export class Layer {
     return field;
   }
 
-  /** The value at a place of the image, both coordinates in [0, 1], between pixels interpolated. */
+  /**
+   * The value at a point of the image, interpolated between pixels.
+   * @param {number} image
+   * @param {number} u from left to right, in [0, 1]
+   * @param {number} v from top to bottom, in [0, 1]
+   * @returns {number}
+   */
   sample(image, u, v) {
     const { height, width } = this;
     const field = this.field(image);
@@ -46,7 +58,12 @@ export class Layer {
     return mix(top, bottom, y - y0);
   }
 
-  /** The value below which that percentage of the pixels lies. */
+  /**
+   * The value at a percentile of the pixels of an image.
+   * @param {number} image
+   * @param {number} percentile in [0, 100]
+   * @returns {number}
+   */
   valueAt(image, percentile) {
     const table = this.#percentiles(image);
     const place = (Math.min(Math.max(percentile, 0), 100) / 100) * (table.length - 1);
@@ -54,7 +71,12 @@ export class Layer {
     return table[below] + (table[below + 1] - table[below]) * (place - below);
   }
 
-  /** The percentage of the pixels below a value. */
+  /**
+   * The percentile of a value among the pixels of an image; the inverse of `valueAt`.
+   * @param {number} image
+   * @param {number} value
+   * @returns {number} in [0, 100]
+   */
   percentileOf(image, value) {
     const table = this.#percentiles(image);
     if (value <= table[0]) return 0;
@@ -70,9 +92,11 @@ export class Layer {
   }
 
   /**
-   * The values with the first and the last colour.
+   * The values of an image with the first and the last colour.
+   * @param {number} image
    * @param {"image" | "batch" | "fixed"} scale
-   * @param {[number, number]} fixed
+   * @param {[number, number]} fixed limits of the scale `fixed`
+   * @returns {[number, number]}
    */
   limitsOf(image, scale, fixed) {
     if (scale === "fixed" && fixed[0] < fixed[1]) return fixed;
@@ -80,7 +104,8 @@ export class Layer {
   }
 
   /**
-   * Pixels by value; the last bin counts what lies above.
+   * The histogram of an image; the last bin also counts the pixels above `high`.
+   * @param {number} image
    * @returns {{low: number, high: number, shares: Float64Array}}
    */
   histogramOf(image) {
@@ -102,7 +127,7 @@ export class Layer {
   }
 }
 
-/** A map without any extent still needs an axis. */
+/** Widens the axis of a constant map, which would have no extent. */
 function spread(low, high, shares) {
   return high > low ? { low, high, shares } : { low, high: low + 1, shares };
 }

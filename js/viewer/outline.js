@@ -1,6 +1,6 @@
 /**
- * The line where a grid is zero, by marching squares. A region that touches the border of the
- * image is closed along it.
+ * Traces the line where a grid is zero, by marching squares. A region that touches the border of
+ * the image is closed along it.
  *
  * Each cell between four pixels is crossed by lines from one of its sides to another, directed so
  * that the inside is on their left; following them from cell to cell gives closed rings.
@@ -32,7 +32,8 @@ const LINES = [
 const JOINED = { 5: [TOP, LEFT, BOTTOM, RIGHT], 10: [RIGHT, TOP, LEFT, BOTTOM] };
 
 /**
- * @param {import("./grid.js").Grid} grid positive inside
+ * The outline of the positive part of a grid.
+ * @param {import("./upsample.js").Grid} grid positive inside
  * @returns {Float32Array[]} rings of points x, y, in [0, 1] of the image
  */
 export function outline(grid) {
@@ -52,7 +53,7 @@ export function outline(grid) {
   return rings;
 }
 
-/** For each side that the outline crosses the one it crosses next. */
+/** Maps each side of a cell that the outline crosses to the side that it crosses next. */
 function crossings(grid) {
   const { values, height, width } = grid;
   const next = new Map();
@@ -73,14 +74,14 @@ function crossings(grid) {
   return next;
 }
 
-/** Which of a pixel (1) and the one below it (2) lie inside; outside of the image lies nothing. */
+/** Which of a pixel (1) and the one below it (2) are inside, as bits; beyond the image none is. */
 function insideOf(values, height, width, x, y) {
   if (x < 0 || x >= width) return 0;
   const upper = y >= 0 && values[y * width + x] > 0 ? 1 : 0;
   return y + 1 < height && values[(y + 1) * width + x] > 0 ? upper | 2 : upper;
 }
 
-/** All four corners of a saddle lie in the image, since two opposite ones lie inside. */
+/** Four times the value in the middle of a saddle, whose corners are all in the image. */
 function middle(values, width, x, y) {
   const place = y * width + x;
   return values[place] + values[place + 1] + values[place + width] + values[place + width + 1];
@@ -93,7 +94,7 @@ function sideOf(side, x, y, width) {
   return 2 * (row * (width + 2) + column) + (side === LEFT || side === RIGHT ? 1 : 0);
 }
 
-/** Adds where the outline crosses a side. */
+/** Appends the point where the outline crosses a side. */
 function pushPoint(points, side, { values, height, width }) {
   const pixel = side >> 1;
   const [x, y] = [(pixel % (width + 2)) - 1, Math.floor(pixel / (width + 2)) - 1];

@@ -1,4 +1,4 @@
-/** All parts of the viewer together: on the node, and once more in the full-size dialog. */
+/** Assembles all parts of the viewer: on the node, and a second time in the full-size dialog. */
 
 import { Explanation, OpacitySlider, SignalChoice, StepSlider } from "./controls.js";
 import { iconButton, make } from "./dom.js";
@@ -7,6 +7,7 @@ import { Readout } from "./readout.js";
 import { Stage } from "./stage.js";
 import { Thumbnails } from "./thumbnails.js";
 
+/** All parts of the viewer, its buttons and its keyboard shortcuts. */
 export class Panel {
   #state;
   #actions;
@@ -14,24 +15,25 @@ export class Panel {
 
   /**
    * @param {import("./state.js").ViewerState} state
-   * @param {(key: string, values?: object) => string} words
-   * @param {{expand?: () => void, close?: () => void}} actions a panel that closes is full size
+   * @param {import("./messages.js").Translate} translate
+   * @param {{expand?: () => void, close?: () => void}} actions of the buttons; a
+   *   panel with `close` is the full-size one
    */
-  constructor(state, words, { expand, close }) {
+  constructor(state, translate, { expand, close }) {
     this.#state = state;
     this.#actions = { expand, close };
     const options = { zoomable: Boolean(close), signal: this.#abort.signal };
-    const signals = new SignalChoice(state, words, options);
-    const explanation = new Explanation(state, words, options);
-    const readout = new Readout(state, words, options);
-    const histogram = new Histogram(state, words, options);
-    const opacity = new OpacitySlider(state, words, options);
-    const step = new StepSlider(state, words, options);
-    const thumbnails = new Thumbnails(state, words, options);
-    this.stage = new Stage(state, words, options);
+    const signals = new SignalChoice(state, translate, options);
+    const explanation = new Explanation(state, translate, options);
+    const readout = new Readout(state, translate, options);
+    const histogram = new Histogram(state, translate, options);
+    const opacity = new OpacitySlider(state, translate, options);
+    const step = new StepSlider(state, translate, options);
+    const thumbnails = new Thumbnails(state, translate, options);
+    this.stage = new Stage(state, translate, options);
     const sliders = make("div.bd-sliders", {}, [opacity.element, step.element]);
     this.element = make(`div.bayesdiff${close ? ".bd-large" : ""}`, {}, [
-      make("div.bd-bar", {}, [signals.element, this.#buttons(words)]),
+      make("div.bd-bar", {}, [signals.element, this.#buttons(translate)]),
       this.stage.element,
       make("div.bd-side", {}, [
         ...[explanation.element, readout.element, histogram.element, sliders],
@@ -41,15 +43,16 @@ export class Panel {
     this.#listen();
   }
 
+  /** Removes the panel and ends everything that its parts listen to. */
   dispose() {
     this.#abort.abort();
     this.element.remove();
   }
 
-  #buttons(words) {
+  #buttons(translate) {
     const { expand, close } = this.#actions;
     const { signal } = this.#abort;
-    const alone = iconButton("eye", words("alone"));
+    const alone = iconButton("eye", translate("alone"));
     for (const type of ["pointerenter", "focus"]) {
       alone.addEventListener(type, () => this.#state.showAlone(true), { signal });
     }
@@ -65,9 +68,9 @@ export class Panel {
       button.addEventListener("click", action, { signal });
       group.append(button);
     };
-    if (expand) add("expand", words("expand"), expand);
-    if (close) add("fit", words("fit"), () => this.stage.fit());
-    if (close) add("close", words("close"), close);
+    if (expand) add("expand", translate("expand"), expand);
+    if (close) add("fit", translate("fit"), () => this.stage.fit());
+    if (close) add("close", translate("close"), close);
     return group;
   }
 
@@ -83,7 +86,7 @@ export class Panel {
       { signal },
     );
     element.addEventListener("focusout", () => this.#state.showAlone(false), { signal });
-    // Drags inside of the viewer are its own; the node is moved by its title.
+    // A drag inside the viewer does not move the node; a drag of the node's title does.
     for (const type of ["pointerdown", "pointermove"]) {
       element.addEventListener(
         type,
@@ -120,7 +123,7 @@ export class Panel {
     }[key];
   }
 
-  /** Goes to the next image, in the order of the strip. */
+  /** Selects the next or the previous image, in the order of the strip. */
   #turn(by) {
     const { order, image } = this.#state;
     const next = order[order.indexOf(image) + by];

@@ -1,9 +1,9 @@
 /**
- * Reads the binary that UncertaintyHeatmap leaves in the temp folder; its layout is told in
- * `bayesdiff_core/payload.py`.
+ * Reads the binary that UncertaintyHeatmap writes to the temp folder; its layout is described in
+ * `bayesdiff_core/render/viewer_payload.py`.
  *
  * @typedef {{filename: string, subfolder: string, type: string}} FileReference
- * @typedef {{values: FileReference, images: FileReference[]}} Reference what the node hands over
+ * @typedef {{values: FileReference, images: FileReference[]}} Reference the files of a run
  *
  * @typedef {object} Payload
  * @property {number} batch
@@ -21,8 +21,10 @@ import { Layer } from "./layer.js";
 const VERSION = 1;
 
 /**
- * @param {ArrayBuffer} buffer
+ * Reads the values of a run.
+ * @param {ArrayBuffer} buffer the content of the file
  * @returns {Payload}
+ * @throws {Error} if another version of the extension wrote the file
  */
 export function readPayload(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
@@ -43,7 +45,11 @@ export function readPayload(buffer) {
   };
 }
 
-/** @param {unknown} value whether it is a {@link Reference} and not what another version saved */
+/**
+ * Whether a value is a {@link Reference} and not something that another version saved.
+ * @param {unknown} value
+ * @returns {boolean}
+ */
 export function isReference(value) {
   return typeof value?.values?.filename === "string" && Array.isArray(value.images);
 }

@@ -1,11 +1,12 @@
-/** The values of all signals under the pointer, in their units and as percentile of the image. */
+/** Lists the values of all signals under the pointer, in their units and as percentiles. */
 
 import { Frame, make, write } from "./dom.js";
 import { number, percentile } from "./format.js";
 
+/** The values at the probe; without a probe, the scores of the selected image. */
 export class Readout {
   #state;
-  #words;
+  #translate;
   #place = make("span.bd-place");
   #note = make("span.bd-note");
   #rows = make("div.bd-rows", { role: "table" });
@@ -13,9 +14,14 @@ export class Readout {
   #cells = [];
   #frame = new Frame(() => this.#update());
 
-  constructor(state, words, { signal }) {
+  /**
+   * @param {import("./state.js").ViewerState} state
+   * @param {import("./messages.js").Translate} translate
+   * @param {{signal: AbortSignal}} options `signal` ends it
+   */
+  constructor(state, translate, { signal }) {
     this.#state = state;
-    this.#words = words;
+    this.#translate = translate;
     const caption = make("div.bd-caption", {}, [this.#place, this.#note]);
     this.element = make("div.bd-readout", {}, [caption, this.#rows, this.#spoken]);
     state.addEventListener("content", () => this.#build(), { signal });
@@ -47,10 +53,10 @@ export class Readout {
     const value = make("span.bd-number", { role: "cell" });
     const place = make("span.bd-number.bd-percentile", { role: "cell" });
     const bar = make("i");
-    const row = make("div.bd-row", { role: "row", title: this.#words(`${name}Help`) }, [
-      make("span.bd-name", { role: "rowheader", text: this.#words(name) }),
+    const row = make("div.bd-row", { role: "row", title: this.#translate(`${name}Help`) }, [
+      make("span.bd-name", { role: "rowheader", text: this.#translate(name) }),
       value,
-      make("span.bd-unit", { role: "cell", text: this.#words(layer.unit) }),
+      make("span.bd-unit", { role: "cell", text: this.#translate(layer.unit) }),
       make("span.bd-meter", { "aria-hidden": "true" }, [bar]),
       place,
     ]);
@@ -65,9 +71,9 @@ export class Readout {
     const y = probe && Math.floor(probe.v * height);
     write(
       this.#place,
-      batch > 1 ? this.#words("image", { image: image + 1, count: batch }) : "",
+      batch > 1 ? this.#translate("image", { image: image + 1, count: batch }) : "",
     );
-    write(this.#note, probe ? this.#words("pixel", { x, y }) : this.#words("wholeImage"));
+    write(this.#note, probe ? this.#translate("pixel", { x, y }) : this.#translate("wholeImage"));
     for (const { layer, value, place, bar } of this.#cells) {
       const found = probe
         ? layer.sample(image, (x + 0.5) / width, (y + 0.5) / height)
@@ -80,7 +86,7 @@ export class Readout {
     if (this.#state.aloud) write(this.#spoken, this.#sentence());
   }
 
-  /** The place and all values, for who cannot see them. */
+  /** The position and all values in a sentence, for screen readers. */
   #sentence() {
     const values = this.#cells.map(({ row }) =>
       [...row.children].map((cell) => cell.textContent).filter(Boolean).join(" "),

@@ -1,7 +1,8 @@
 /**
- * The picture: image, heat over it, outline of the mask, and the probe under the pointer. Each is a
- * layer of the page, so that opacity, zoom and the image alone need nothing drawn, and the pointer
- * moves the probe and nothing else.
+ * Shows the picture: image, heat over it, outline of the mask, and the probe under the pointer.
+ *
+ * Each is an element of its own, so that changing opacity or zoom or showing the image alone needs
+ * no new drawing, and the pointer moves the probe and nothing else.
  */
 
 import { Frame, boxOf, make, prepareCanvas } from "./dom.js";
@@ -10,9 +11,10 @@ const SMOOTH_BELOW = 3;
 const LARGEST_ZOOM = 64;
 const PROBE_STEPS = 64;
 
+/** The picture with its zoom and its probe. */
 export class Stage {
   #state;
-  #words;
+  #translate;
   #image = make("img.bd-image", { alt: "", draggable: "false", hidden: "" });
   #heat = make("canvas.bd-heat");
   #picture = make("div.bd-picture", {}, [this.#image, this.#heat]);
@@ -31,17 +33,17 @@ export class Stage {
 
   /**
    * @param {import("./state.js").ViewerState} state
-   * @param {(key: string, values?: object) => string} words
-   * @param {{zoomable: boolean, signal: AbortSignal}} options
+   * @param {import("./messages.js").Translate} translate
+   * @param {{zoomable: boolean, signal: AbortSignal}} options `signal` ends it
    */
-  constructor(state, words, { zoomable, signal }) {
+  constructor(state, translate, { zoomable, signal }) {
     this.#state = state;
-    this.#words = words;
+    this.#translate = translate;
     this.element = make(
       "div.bd-stage",
       {
-        ...{ tabindex: "0", role: "img", "aria-label": words("picture") },
-        title: words(zoomable ? "stageLarge" : "stage"),
+        ...{ tabindex: "0", role: "img", "aria-label": translate("picture") },
+        title: translate(zoomable ? "stageLarge" : "stage"),
       },
       [this.#picture, this.#outline, this.#probe, this.#message],
     );
@@ -62,6 +64,7 @@ export class Stage {
     this.#load();
   }
 
+  /** Draws once before the next frame. */
   redraw() {
     this.#frame.request();
   }
@@ -83,7 +86,7 @@ export class Stage {
     this.#move(after.x + u * after.width - x, after.y + v * after.height - y);
   }
 
-  /** Moves the probe by steps over the image, from its middle where there is none yet. */
+  /** Moves the probe by steps over the image, starting from the middle of the image. */
   stepProbe(dx, dy) {
     const { u, v } = this.#state.probe ?? { u: 0.5, v: 0.5 };
     const inside = (value) => Math.min(Math.max(value, 0), 1 - 1e-6);
@@ -137,7 +140,7 @@ export class Stage {
     this.#state.pointAt(inside ? { u, v } : null);
   }
 
-  /** Where the pointer is in the stage, in its own pixels whatever the host's zoom. */
+  /** The position of the pointer in the stage, in the stage's own pixels at any host zoom. */
   #local(event) {
     const box = boxOf(this.element);
     if (box.zoom !== this.#box.zoom) this.redraw();
@@ -152,7 +155,7 @@ export class Stage {
     this.redraw();
   }
 
-  /** Where the image lies in the stage. */
+  /** The rectangle of the image in the stage, in the stage's own pixels. */
   #area() {
     const { payload } = this.#state;
     const { width, height } = this.#box;
@@ -171,7 +174,7 @@ export class Stage {
 
   async #load() {
     const { payload, images, image, message } = this.#state;
-    this.#message.textContent = payload ? "" : this.#words(message);
+    this.#message.textContent = payload ? "" : this.#translate(message);
     this.element.classList.toggle("bd-empty", !payload);
     this.redraw();
     if (!payload) return;
@@ -217,7 +220,7 @@ export class Stage {
     this.#heat.getContext("2d").drawImage(heat, 0, 0);
   }
 
-  /** White over a dark seam, so that it shows on any ground. */
+  /** Draws the outline in white over a darker line, so that it shows on any background. */
   #drawOutline(outline, { x, y, width, height }) {
     const key = [x, y, width, height, this.#box.width, this.#box.height, this.#box.zoom].join();
     if (outline === this.#traced?.outline && key === this.#traced.key) return;

@@ -1,7 +1,7 @@
 /**
- * What the viewer shows: the values of the last run, the node's settings, the image looked at.
- * Panels listen to "view" (something else is to be drawn), "probe" (the pointer moved) and
- * "content" (another run's values, or a message instead).
+ * Holds what the viewer shows: the values of the last run, the node's settings, the selected image.
+ * Panels listen to "view" (something has to be drawn again), "probe" (the pointer moved) and
+ * "content" (values of another run, or a message in their place).
  *
  * @typedef {object} Settings the node's widgets, by the names of its inputs
  * @property {string} signal
@@ -20,13 +20,22 @@
  */
 
 import { tidy } from "./format.js";
-import { refine } from "./grid.js";
 import { paintHeat } from "./heat.js";
 import { Images } from "./images.js";
-import { fromSureToUnsure } from "./order.js";
+import { signedMask } from "./mask.js";
 import { outline } from "./outline.js";
-import { region } from "./region.js";
+import { upsample } from "./upsample.js";
 
+/**
+ * Orders the images of a batch from sure to unsure; equal scores keep their order.
+ * @param {number[]} scores of the images
+ * @returns {number[]} indices of the images
+ */
+export function fromSureToUnsure(scores) {
+  return scores.map((_, image) => image).sort((a, b) => scores[a] - scores[b] || a - b);
+}
+
+/** The state that all parts of one viewer share, and everything that is computed from it. */
 export class ViewerState extends EventTarget {
   payload = null;
   images = new Images([]);
@@ -38,7 +47,7 @@ export class ViewerState extends EventTarget {
   #settings;
   #made = new Map();
 
-  /** @param {import("./settings.js").NodeSettings} settings */
+  /** @param {import("./node_settings.js").NodeSettings} settings */
   constructor(settings) {
     super();
     this.#settings = settings;
@@ -54,15 +63,21 @@ export class ViewerState extends EventTarget {
     this.#settings.write(changes);
   }
 
-  /** The same while a slider is dragged; `settle` ends it. */
+  /** Changes settings while a slider is dragged; `settle` ends the drag. */
   drag(changes) {
     this.#settings.writeSoon(changes);
   }
 
+  /** Ends a drag: the node gets the last values. */
   settle() {
     this.#settings.settle();
   }
 
+  /**
+   * Shows the values of a run.
+   * @param {import("./payload.js").Payload} payload
+   * @param {Images} images
+   */
   show(payload, images) {
     this.payload = payload;
     this.images = images;
@@ -72,12 +87,17 @@ export class ViewerState extends EventTarget {
     this.#tell("content");
   }
 
+  /**
+   * Shows a message in place of values.
+   * @param {string} message key of the text
+   */
   showMessage(message) {
     this.payload = null;
     this.message = message;
     this.#tell("content");
   }
 
+  /** Selects an image of the batch, if there is one with this index. */
   select(image) {
     if (image !== this.image && this.payload && image >= 0 && image < this.payload.batch) {
       this.image = image;
@@ -85,6 +105,7 @@ export class ViewerState extends EventTarget {
     }
   }
 
+  /** Shows the image without heat and outline, or with them again. */
   showAlone(alone) {
     if (alone !== this.alone) {
       this.alone = alone;
@@ -93,8 +114,9 @@ export class ViewerState extends EventTarget {
   }
 
   /**
+   * Moves the probe, whose values the read-out shows.
    * @param {{u: number, v: number} | null} place in [0, 1] of the image
-   * @param {boolean} aloud whether screen readers are to say what is there
+   * @param {boolean} aloud whether screen readers read the values out
    */
   pointAt(place, aloud = false) {
     this.probe = place;
@@ -102,6 +124,7 @@ export class ViewerState extends EventTarget {
     this.#tell("probe");
   }
 
+  /** Draws again after settings changed. */
   refresh() {
     this.#tell("view");
   }
@@ -111,11 +134,12 @@ export class ViewerState extends EventTarget {
     return name === "artifact" || this.payload.signals.some((layer) => layer.name === name);
   }
 
-  /** @returns {import("./layer.js").Layer} what is shown: a step of the run, or a signal */
+  /** @returns {import("./layer.js").Layer} the layer shown: a step of the run, or a signal */
   get layer() {
     return this.stepLayer ?? this.signalLayer;
   }
 
+  /** The layer of the chosen signal; `artifact` is the signal that it stands for. */
   get signalLayer() {
     const { signals, artifact } = this.payload;
     const name = this.settings.signal === "artifact" ? artifact : this.settings.signal;
@@ -131,19 +155,23 @@ export class ViewerState extends EventTarget {
     return steps.reduce((best, layer) => (distance(layer) < distance(best) ? layer : best));
   }
 
+  /** The images from sure to unsure, by their scores in the layer shown. */
   get order() {
     return fromSureToUnsure(this.layer.scores);
   }
 
+  /** The values of the selected image with the first and the last colour. */
   get limits() {
     return this.limitsOf(this.image);
   }
 
+  /** The values of an image with the first and the last colour. */
   limitsOf(image) {
     const { scale, scale_low: low, scale_high: high } = this.settings;
     return this.layer.limitsOf(image, scale, [low, high]);
   }
 
+  /** @returns {Uint8Array} the chosen colormap, 256 RGB triples */
   get colors() {
     const { colormaps } = this.payload;
     return colormaps[this.settings.colormap] ?? Object.values(colormaps)[0];
@@ -179,7 +207,7 @@ export class ViewerState extends EventTarget {
       : { threshold_value: tidy(this.layer.valueAt(this.image, inside)) };
   }
 
-  /** A canvas with the heat of an image. */
+  /** @returns {HTMLCanvasElement} the heat of an image */
   heat(image = this.image) {
     const { layer, settings } = this;
     const limits = this.limitsOf(image);
@@ -214,7 +242,8 @@ export class ViewerState extends EventTarget {
     return this.#remember("mask", key, () => {
       const grid = this.#grid(image);
       const scale = grid.width / this.payload.width;
-      const result = region(grid, threshold, grow * scale, area * scale * scale);
+      const smallest = area * scale * scale;
+      const result = signedMask(grid, threshold, grow * scale, smallest, 1 / scale);
       let inside = 0;
       for (const value of result.values) if (value > 0) inside++;
       return { rings: outline(result), share: inside / result.values.length };
@@ -224,11 +253,11 @@ export class ViewerState extends EventTarget {
   #grid(image) {
     const { layer } = this;
     return this.#remember(`grid ${image}`, layer.name, () =>
-      refine(layer.field(image), layer.height, layer.width),
+      upsample(layer.field(image), layer.height, layer.width),
     );
   }
 
-  /** What was made for this key, or made now; one result a name is kept. */
+  /** Returns the result for this key, computed now if needed; keeps one result per name. */
   #remember(name, key, create) {
     const known = this.#made.get(name);
     if (known?.key === key) return known.result;

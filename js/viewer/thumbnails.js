@@ -1,26 +1,32 @@
-/** The images of a batch in a strip, from sure to unsure, with their scores. */
+/** Shows the images of a batch in a strip, from sure to unsure, with their scores. */
 
 import { Frame, make, mark, write } from "./dom.js";
 import { number } from "./format.js";
 
 const SIDE = 112;
 
+/** The strip of thumbnails; a click selects an image. */
 export class Thumbnails {
   #state;
-  #words;
+  #translate;
   #strip = make("div.bd-strip");
   #tiles = [];
   #seen = "";
   #drawn = "";
   #frame = new Frame(() => this.#draw());
 
-  constructor(state, words, { signal }) {
+  /**
+   * @param {import("./state.js").ViewerState} state
+   * @param {import("./messages.js").Translate} translate
+   * @param {{signal: AbortSignal}} options `signal` ends it
+   */
+  constructor(state, translate, { signal }) {
     this.#state = state;
-    this.#words = words;
+    this.#translate = translate;
     const ends = make("div.bd-ends", {}, [
-      make("span", { text: words("sure") }),
+      make("span", { text: translate("sure") }),
       make("i"),
-      make("span", { text: words("unsure") }),
+      make("span", { text: translate("unsure") }),
     ]);
     this.element = make("div.bd-thumbnails", {}, [this.#strip, ends]);
     this.#strip.addEventListener(
@@ -54,7 +60,7 @@ export class Thumbnails {
     this.#strip.replaceChildren();
     this.#seen = this.#drawn = "";
     this.#update();
-    // One after another: a batch of large images must not be decoded at once.
+    // One after another, since decoding a batch of large images at once takes too much memory.
     for (const tile of this.#tiles) {
       tile.picture = await images.thumbnail(tile.image, SIDE).catch(() => null);
       if (images !== this.#state.images) return;
@@ -72,7 +78,7 @@ export class Thumbnails {
       this.#strip.replaceChildren(...tiles.map(({ tile }) => tile));
     }
     for (const tile of this.#tiles) {
-      const name = this.#words("image", { image: tile.image + 1, count: payload.batch });
+      const name = this.#translate("image", { image: tile.image + 1, count: payload.batch });
       const score = number(layer.scores[tile.image]);
       write(tile.score, score);
       mark(tile.tile, { title: `${name}: ${score}`, "aria-pressed": tile.image === image });
@@ -86,7 +92,7 @@ export class Thumbnails {
     this.#drawn = drawn;
   }
 
-  /** Scrolls the strip, and nothing else, to a tile. */
+  /** Scrolls the strip, but not the page, to a tile. */
   #reveal(tile) {
     const strip = this.#strip;
     const start = tile.offsetLeft - strip.offsetLeft;

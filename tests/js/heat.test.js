@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { number, percentile, tidy } from "../../js/viewer/format.js";
 import { cssColor, paintHeat } from "../../js/viewer/heat.js";
-import { fromSureToUnsure } from "../../js/viewer/order.js";
 
 const GREY = Uint8Array.from({ length: 768 }, (_, index) => Math.floor(index / 3));
 const ramp = { values: Float32Array.from([-1, 0, 1, 2, 3]), height: 1, width: 5 };
@@ -29,22 +27,4 @@ test("a constant map shows nothing that stands out", () => {
 test("a single colour is the palette's", () => {
   assert.equal(cssColor(GREY, 1), "rgb(255 255 255)");
   assert.equal(cssColor(GREY, -3), "rgb(0 0 0)");
-});
-
-test("numbers have three digits and no row of zeros", () => {
-  const known = { 0: "0", 0.01234: "0.0123", 1.5: "1.50", 123.4: "123", "-0.5": "−0.500" };
-  for (const [value, text] of Object.entries(known)) assert.equal(number(Number(value)), text);
-  assert.equal(number(5.12e-4), "0.00051");
-  assert.equal(number(1.23e-6), "1.2e−6");
-  assert.equal(number(NaN), "–");
-});
-
-test("percentiles show a decimal where they have one", () => {
-  assert.equal(percentile(90), "90");
-  assert.equal(percentile(97.46), "97.5");
-  assert.equal(tidy(0.0123456), 0.01235);
-});
-
-test("images are ordered from sure to unsure", () => {
-  assert.deepEqual(fromSureToUnsure([0.3, -0.1, 0.3, 0.2]), [1, 3, 0, 2]);
 });

@@ -1,22 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { gridSize, refine } from "../../js/viewer/grid.js";
+import { signedMask } from "../../js/viewer/mask.js";
 import { outline } from "../../js/viewer/outline.js";
-import { distanceTo, region } from "../../js/viewer/region.js";
-
-const SIZE = 24;
-
-function grid(height, width, value) {
-  const values = new Float32Array(height * width);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) values[y * width + x] = value(x, y);
-  }
-  return { values, height, width };
-}
-
-const disc = (radius) =>
-  grid(SIZE, SIZE, (x, y) => radius - Math.hypot(x + 0.5 - SIZE / 2, y + 0.5 - SIZE / 2));
+import { SIZE, disc, grid } from "./grids.js";
 
 /** The lengths of all sides of all rings, the closing one included. */
 function sides(rings) {
@@ -84,53 +71,6 @@ test("a hole is a ring of its own, and what is inside lies on the same hand of b
 
 test("everything far inside or far outside grows and shrinks without an edge", () => {
   const full = grid(SIZE, SIZE, () => 1);
-  assert.equal(outline(region(full, 0, -3)).length, 1);
-  assert.equal(outline(region(full, 2, 3)).length, 0);
-});
-
-test("distances are Euclidean", () => {
-  const set = new Uint8Array(SIZE * SIZE);
-  const points = [
-    [3, 4],
-    [20, 15],
-  ];
-  for (const [x, y] of points) set[y * SIZE + x] = 1;
-  const distances = distanceTo(set, SIZE, SIZE);
-  for (let y = 0; y < SIZE; y++) {
-    for (let x = 0; x < SIZE; x++) {
-      const known = Math.min(...points.map(([px, py]) => Math.hypot(x - px, y - py)));
-      assert.ok(Math.abs(distances[y * SIZE + x] - known) < 1e-4);
-    }
-  }
-});
-
-test("growing moves the outline outwards, shrinking inwards", () => {
-  for (const growth of [3, -3]) {
-    const inside = region(disc(7), 0, growth).values.filter((value) => value > 0).length;
-    const known = Math.PI * (7 + growth) ** 2;
-    assert.ok(Math.abs(inside - known) < 0.2 * known, `${growth}: ${inside}, not ${known}`);
-  }
-});
-
-test("small regions are dropped before the rest grows", () => {
-  const two = grid(SIZE, SIZE, (x, y) => (x < 2 && y < 2) || (x > 10 && y > 10) ? 1 : 0);
-  const { values } = region(two, 0.5, 0, 5);
-  assert.ok(values[0] < 0);
-  assert.ok(values[12 * SIZE + 12] > 0);
-  assert.ok(region(two, 0.5, 2, 5).values[0] < 0);
-});
-
-test("a refined map has its values where its pixels are and none beyond them", () => {
-  const fine = refine(Float32Array.from([0, 1, 2, 3]), 2, 2);
-  assert.deepEqual([fine.height, fine.width], [8, 8]);
-  assert.equal(Math.min(...fine.values), 0);
-  assert.equal(Math.max(...fine.values), 3);
-  assert.ok(Math.abs(fine.values.reduce((a, b) => a + b) / 64 - 1.5) < 1e-6);
-});
-
-test("the grid never exceeds what can be made between two frames", () => {
-  for (const side of [1, 8, 32, 64, 100, 128, 256, 512]) {
-    const [, width] = gridSize(1, side);
-    assert.ok(width <= Math.max(256, side) && width % side === 0);
-  }
+  assert.equal(outline(signedMask(full, 0, -3)).length, 1);
+  assert.equal(outline(signedMask(full, 2, 3)).length, 0);
 });

@@ -1,7 +1,9 @@
-/** The widgets of one node: read, written, and watched while the node lives. */
+/** Reads and writes the values of a node's widgets, and reports when they change. */
 
-const SOON = 200;
+/** Milliseconds between two values that the node gets during a drag. */
+const DELAY = 200;
 
+/** The settings of one node: the values of its widgets by the names of its inputs. */
 export class NodeSettings {
   #node;
   #changed;
@@ -9,8 +11,8 @@ export class NodeSettings {
   #timer = 0;
 
   /**
-   * @param {object} node
-   * @param {() => void} changed called after a widget changed, by whomever
+   * @param {object} node of the host
+   * @param {() => void} changed called after any change of a widget, whoever made it
    */
   constructor(node, changed) {
     this.#node = node;
@@ -18,30 +20,34 @@ export class NodeSettings {
     for (const widget of node.widgets ?? []) this.#watch(widget);
   }
 
-  /** Values by the names of the inputs. */
+  /** @returns {Record<string, unknown>} values by the names of the inputs */
   get values() {
     const widgets = this.#node.widgets ?? [];
     const values = Object.fromEntries(widgets.map(({ name, value }) => [name, value]));
     return Object.assign(values, this.#pending);
   }
 
-  /** Writes values as if they had been typed in. */
+  /**
+   * Writes values as if they had been typed in.
+   * @param {Record<string, unknown>} changes by the names of the inputs
+   */
   write(changes) {
     Object.assign(this.#pending, changes);
     this.settle();
   }
 
   /**
-   * Writes values that change with every move of the pointer: `values` has them at once, the node a
-   * little later, since the host lays out the whole node for each.
+   * Writes values that change with every move of the pointer: `values` has them at once, the node
+   * after a delay, since the host lays out the whole node for each.
+   * @param {Record<string, unknown>} changes by the names of the inputs
    */
   writeSoon(changes) {
     Object.assign(this.#pending, changes);
-    this.#timer ||= setTimeout(() => this.settle(), SOON);
+    this.#timer ||= setTimeout(() => this.settle(), DELAY);
     this.#changed();
   }
 
-  /** Hands over to the node what has not been yet. */
+  /** Writes to the node the values that are still waiting. */
   settle() {
     clearTimeout(this.#timer);
     this.#timer = 0;

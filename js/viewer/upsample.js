@@ -1,14 +1,20 @@
 /**
- * A map on the grid that heat and outline are made on: fine enough for smooth curves, small enough
- * to be made anew between two frames.
+ * Interpolates maps to the grid that heat and outline are drawn on: fine enough for smooth curves,
+ * small enough to be computed again between two frames.
  *
- * @typedef {{values: Float32Array, height: number, width: number}} Grid
+ * @typedef {{values: Float32Array, height: number, width: number}} Grid values row by row
  */
 
 const FINE = 256;
 const REFINEMENT = 4;
 
-/** Height and width of the grid of a map: four times the map, up to 256 or the map's own size. */
+/**
+ * The size of the grid of a map: a whole multiple of the map, at most four times as large, and up
+ * to 256 pixels unless the map itself is larger.
+ * @param {number} height of the map, in its pixels, as `width`
+ * @param {number} width
+ * @returns {[number, number]} height and width of the grid
+ */
 export function gridSize(height, width) {
   const longest = Math.max(height, width);
   const factor = Math.max(1, Math.min(REFINEMENT, Math.floor(FINE / longest)));
@@ -16,15 +22,17 @@ export function gridSize(height, width) {
 }
 
 /**
- * Interpolates a map between its pixels, as the server does for its mask.
- * @param {Float32Array} values row by row
- * @returns {Grid}
+ * Interpolates a map bilinearly, with the same result as `bayesdiff_core/render/upsample.py`.
+ * @param {Float32Array} values of the map, row by row
+ * @param {number} height of the map, in its pixels, as `width`
+ * @param {number} width
+ * @returns {Grid} of the size that `gridSize` gives
  */
-export function refine(values, height, width) {
+export function upsample(values, height, width) {
   const [rows, columns] = gridSize(height, width);
   if (rows === height) return { values, height, width };
-  const [left, right, across] = places(width, columns);
-  const [upper, lower, down] = places(height, rows);
+  const [left, right, across] = neighbours(width, columns);
+  const [upper, lower, down] = neighbours(height, rows);
   const result = new Float32Array(rows * columns);
   for (let y = 0; y < rows; y++) {
     const [top, bottom, t] = [upper[y] * width, lower[y] * width, down[y]];
@@ -38,8 +46,8 @@ export function refine(values, height, width) {
   return { values: result, height: rows, width: columns };
 }
 
-/** For each of `count` pixels the two of `size` it lies between, and where. */
-function places(size, count) {
+/** For each of `count` pixels the two of `size` pixels around it, and the share of the second. */
+function neighbours(size, count) {
   const [first, second] = [new Int32Array(count), new Int32Array(count)];
   const share = new Float32Array(count);
   for (let index = 0; index < count; index++) {

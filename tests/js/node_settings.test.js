@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { NodeSettings } from "../../js/viewer/settings.js";
+import { NodeSettings } from "../../js/viewer/node_settings.js";
 
 /** A node with two widgets that write down what their callbacks are told. */
 function nodeOf(told) {

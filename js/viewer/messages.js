@@ -1,4 +1,10 @@
-/** The viewer's own words. Node titles, inputs and tooltips are in `locales/`. */
+/**
+ * The viewer's texts in English, Chinese and Japanese. Node titles, inputs and tooltips are in
+ * `locales/`.
+ *
+ * @typedef {(key: string, values?: Record<string, unknown>) => string} Translate the text of a key
+ *   with its {placeholders} filled in; a key that is not known is returned as it is
+ */
 
 const EN = {
   artifact: "Artifact",
@@ -143,14 +149,15 @@ const JA = {
   "pixel std": "ピクセル標準偏差",
 };
 
+/** Texts by language and key. */
 export const LANGUAGES = { en: EN, zh: ZH, ja: JA };
 
 /**
- * @param {string} [locale] the host's, such as "zh-TW"
- * @returns {(key: string, values?: Record<string, unknown>) => string} the words of a language;
- *   what it does not know it returns as it is
+ * Makes the function that looks up texts in one language and fills in their values.
+ * @param {string} [locale] the host's, such as "zh-TW"; unknown languages get English
+ * @returns {Translate}
  */
-export function wordsOf(locale = "en") {
+export function translator(locale = "en") {
   const table = LANGUAGES[locale.split("-")[0]] ?? EN;
   return (key, values = {}) =>
     (table[key] ?? EN[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");

@@ -1,18 +1,33 @@
-/** From a map and a threshold to the region that would be sampled again: grown, cleaned. */
+/**
+ * Computes the mask of a map: threshold, minimum area, growth, in this order. Decides for every
+ * pixel as `bayesdiff_core/segments.py` does.
+ */
 
-/** @typedef {import("./grid.js").Grid} Grid */
+/** @typedef {import("./upsample.js").Grid} Grid */
+
+/** Value of a pixel that is inside by nothing: its distance is the growth itself. */
+const BARELY_INSIDE = 1e-6;
 
 /**
- * A grid whose zero line is the outline of the region; positive inside.
- * @param {Grid} grid
- * @param {number} threshold
- * @param {number} growth distance, in pixels of the grid
+ * The mask as a signed grid: positive inside, zero along its outline.
+ * @param {Grid} grid a map
+ * @param {number} threshold value above which a pixel belongs to the mask
+ * @param {number} growth distance, in pixels of the grid; negative shrinks
  * @param {number} smallest area of a region that stays, in pixels of the grid
+ * @param {number} imagePixels width of a pixel of the grid, in pixels of the image
  * @returns {Grid}
  */
-export function region({ values, height, width }, threshold, growth = 0, smallest = 0) {
+export function signedMask(
+  { values, height, width },
+  threshold,
+  growth = 0,
+  smallest = 0,
+  imagePixels = 1,
+) {
+  // The server compares in single precision: a pixel that equals the threshold is not above it.
+  const limit = Math.fround(threshold);
   const above = new Float32Array(values.length);
-  for (let i = 0; i < values.length; i++) above[i] = values[i] - threshold;
+  for (let i = 0; i < values.length; i++) above[i] = values[i] - limit;
   if (!growth && smallest <= 1) return { values: above, height, width };
   const inside = new Uint8Array(values.length);
   for (let i = 0; i < values.length; i++) inside[i] = above[i] > 0 ? 1 : 0;
@@ -23,19 +38,31 @@ export function region({ values, height, width }, threshold, growth = 0, smalles
     }
     return { values: above, height, width };
   }
-  if (growth < 0) for (let i = 0; i < inside.length; i++) inside[i] = 1 - inside[i];
+  return { values: moveBorder(inside, height, width, growth, imagePixels), height, width };
+}
+
+/** Moves the border of the pixels inside by a distance; returns the signed values of the result. */
+function moveBorder(inside, height, width, growth, imagePixels) {
+  const shrinks = growth < 0;
+  if (shrinks) for (let i = 0; i < inside.length; i++) inside[i] = 1 - inside[i];
   const result = distanceTo(inside, height, width);
-  const [sign, offset] = growth > 0 ? [-1, growth + 0.5] : [1, growth - 0.5];
-  for (let i = 0; i < result.length; i++) result[i] = offset + sign * result[i];
-  return { values: result, height, width };
+  // The server measures from the outermost pixel of the image within the pixel of the grid.
+  const nearer = Math.max(0, 0.5 - 0.5 / imagePixels);
+  const reach = Math.fround(Math.abs(growth) + nearer);
+  for (let i = 0; i < result.length; i++) {
+    result[i] = shrinks ? result[i] - reach : reach - result[i] || BARELY_INSIDE;
+  }
+  return result;
 }
 
 /**
- * Euclidean distance of every pixel to the nearest one that is set, infinite where none is: first
- * along the columns, then by the lower envelope of parabolas along the rows (Meijster et al., "A
- * General Algorithm for Computing Distance Transforms in Linear Time", 2000).
- * @param {Uint8Array} set
- * @returns {Float32Array}
+ * The Euclidean distance of every pixel to the nearest one that is set, infinite where none is:
+ * first along the columns, then by the lower envelope of parabolas along the rows (Meijster et
+ * al., "A General Algorithm for Computing Distance Transforms in Linear Time", 2000).
+ * @param {Uint8Array} set 1 or 0, row by row
+ * @param {number} height
+ * @param {number} width
+ * @returns {Float32Array} in pixels, row by row
  */
 export function distanceTo(set, height, width) {
   const distances = alongColumns(set, height, width);

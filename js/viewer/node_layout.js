@@ -1,10 +1,10 @@
 /**
- * The room that the host gives to a viewer on a node.
+ * Sizes the viewer inside its node, on the legacy canvas and with Vue nodes.
  *
- * On the legacy canvas a widget says how little it can do with and gets its share of the node's
- * height. With Vue nodes it gets a row that is as high as what lies in it, and what a user adds to
- * the node's height stays empty below: there the picture reaches over its row to the end of the
- * node. The row itself stays as it is, so that the node can be made smaller again.
+ * On the legacy canvas a widget reports its minimum height and gets its share of the node's height.
+ * With Vue nodes it gets a row that is as high as its content, and what a user adds to the node's
+ * height stays empty below: there the picture extends over its row to the end of the node. The row
+ * itself stays as it is, so that the node can be made smaller again.
  */
 
 import { Frame, boxOf } from "./dom.js";
@@ -13,35 +13,38 @@ const VUE_WIDGETS = ".lg-node-widgets";
 const BORDER = { box: "border-box" };
 
 /**
- * Puts the viewer of a node that came back by undo into its row: Vue keeps the rows of a node with
+ * Puts the viewer of a node that undo restored back into its row: Vue keeps the rows of a node with
  * the same id, and fills them only once.
+ * @param {HTMLElement} element of the viewer
+ * @param {number | string} nodeId
  */
-export function takeRow(element, nodeId) {
+export function returnToRow(element, nodeId) {
   if (element.isConnected) return;
   const widgets = document.querySelector(`[data-node-id="${nodeId}"] ${VUE_WIDGETS}`);
   const row = widgets?.lastElementChild?.lastElementChild;
   if (row && !row.hasChildNodes()) row.append(element);
 }
 
-export class Room {
+/** Keeps the height of the viewer's picture in step with the height of its node. */
+export class NodeLayout {
   #element;
   #stage;
   #widgets = null;
   #extra = 0;
   #observer = new ResizeObserver(() => this.#frame.request());
   #frame = new Frame(() => this.#measure());
-  #around;
+  #heightAround;
 
   /**
    * @param {HTMLElement} element of the viewer
-   * @param {HTMLElement} stage its picture, whose height is free
-   * @param {number} around height of everything else, until it can be measured
-   * @param {AbortSignal} signal
+   * @param {HTMLElement} stage its picture, the one part whose height can change
+   * @param {number} heightAround height of everything else in pixels, until it can be measured
+   * @param {AbortSignal} signal ends the observation
    */
-  constructor(element, stage, around, signal) {
+  constructor(element, stage, heightAround, signal) {
     this.#element = element;
     this.#stage = stage;
-    this.#around = around;
+    this.#heightAround = heightAround;
     for (const part of element.children) this.#observer.observe(part, BORDER);
     this.#observer.observe(element, BORDER);
     signal.addEventListener("abort", () => {
@@ -50,14 +53,14 @@ export class Room {
     });
   }
 
-  /** The height of everything but the picture. */
-  get around() {
-    return this.#around;
+  /** @returns {number} the height of everything but the picture, in the node's own pixels */
+  get heightAround() {
+    return this.#heightAround;
   }
 
   #measure() {
     if (!this.#element.clientWidth) return;
-    this.#around = this.#element.scrollHeight - this.#stage.offsetHeight;
+    this.#heightAround = this.#element.scrollHeight - this.#stage.offsetHeight;
     const widgets = this.#element.closest(VUE_WIDGETS);
     if (widgets !== this.#widgets) {
       if (this.#widgets) this.#observer.unobserve(this.#widgets);
@@ -70,7 +73,7 @@ export class Room {
     this.#element.style.setProperty("--bd-extra", `${extra}px`);
   }
 
-  /** What is empty between the viewer and the end of the node, in the node's own pixels. */
+  /** The empty height between the viewer and the end of the node, in the node's own pixels. */
   #below() {
     const last = this.#widgets.lastElementChild;
     if (!last?.contains(this.#element)) return -this.#extra;
