@@ -289,3 +289,19 @@ def test_cancelling_leaves_nothing_on_the_model(scene, monkeypatch):
     assert fingerprint_of_the_host(scene.model) == before
     result, _, _ = resample(scene, samples, uncertainty)
     assert torch.equal(result[..., 8:], samples[..., 8:])
+
+
+def test_one_place_puts_the_outside_back(scene, monkeypatch):
+    """On a scaled latent the way in and out rounds; without that one place it would show."""
+    monkeypatch.setattr(scene.model.model.latent_format, "scale_factor", 0.18215)
+    rounds = scene.host.module("nodes.host.resample.rounds")
+    samples = noise(scene.latent["samples"].shape, 3)
+    plan = {"sampler_name": "euler", "scheduler": "simple", "steps": 4, "cfg": 3.0}
+
+    def outside():
+        result, _, _ = resample(scene, samples, None, rule="trajectory", rounds=2, **plan)
+        return result[..., 8:]
+
+    assert torch.equal(outside(), samples[..., 8:])
+    monkeypatch.setattr(rounds, "put_back", lambda result, _samples, _untouched: result)
+    assert not torch.equal(outside(), samples[..., 8:])
