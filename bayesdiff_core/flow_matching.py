@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from .features import Features
-from .laplace import GaussNewton, LaplacePosterior, Structure
+from .laplace import GaussNewton, LaplacePosterior
 from .laplace_io import fingerprint
 from .last_layer import LastLayer, OutputMap, find_last_layer, trace_output_map
+from .precision import Structure
 from .solver_run import Evaluation, tile
 
 __all__ = ["FlowDenoiser", "FlowModel"]
