@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from .features import Features
 from .laplace import GaussNewton, LaplacePosterior
-from .laplace_io import fingerprint
-from .last_layer import LastLayer, OutputMap, find_last_layer, trace_output_map
+from .last_layer import LastLayer, OutputMap, find_last_layer, fingerprint, trace_output_map
 from .precision import Structure
 from .solver_run import Evaluation, tile
 

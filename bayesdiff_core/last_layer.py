@@ -7,6 +7,7 @@ package works on phi in the layout (N, P, D): sample, position, feature.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LastLayer", "LastLayerError", "OutputMap", "find_last_layer", "trace_output_map"]
+from .laplace import LaplacePosterior
+
+__all__ = [
+    "LastLayer",
+    "LastLayerError",
+    "OutputMap",
+    "check_fingerprint",
+    "find_last_layer",
+    "fingerprint",
+    "trace_output_map",
+]
 
 Forward = Callable[[], Tensor]
 
@@ -245,3 +256,31 @@ def trace_output_map(layer: LastLayer, forward: Forward) -> OutputMap:
         positions = count // layer.rows
         position, row = index // layer.rows, index % layer.rows
     return OutputMap(position, row, codes.sign().float(), positions)
+
+
+def fingerprint(layer_name: str, weights: Tensor) -> str:
+    """Name, shape and content of a last layer as a short string.
+
+    Arguments:
+        layer_name: Path of the layer in its network.
+        weights: Shape (R, D), the bias as last column; compared in float32.
+
+    Returns:
+        `name:RxD:` and 16 hexadecimal digits of the SHA-256 of the weights.
+    """
+    content = weights.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
+    shape = "x".join(map(str, weights.shape))
+    return f"{layer_name}:{shape}:{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def check_fingerprint(posterior: LaplacePosterior, expected: str) -> None:
+    """Refuses a posterior that was fitted on another last layer.
+
+    Raises:
+        ValueError: If the posterior's fingerprint is not `expected`.
+    """
+    if posterior.fingerprint != expected:
+        raise ValueError(
+            f"This posterior was fitted on the layer {posterior.fingerprint}, the model has "
+            f"{expected}. Run LaplaceFit on the model you sample with (LoRAs included)."
+        )

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.features import Features
-from ...bayesdiff_core.laplace_io import fingerprint
 from ...bayesdiff_core.last_layer import (
     LastLayer,
     LastLayerError,
     OutputMap,
     find_last_layer,
+    fingerprint,
     trace_output_map,
 )
 from .conditioning import Conds, select

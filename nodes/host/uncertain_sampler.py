@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.laplace import LaplacePosterior
-from ...bayesdiff_core.laplace_io import check_fingerprint
+from ...bayesdiff_core.last_layer import check_fingerprint
 from ...bayesdiff_core.methods import Method, Propagated, Tangent
 from ...bayesdiff_core.recording import Recorder, Recording
 from ...bayesdiff_core.signals import TrajectoryVariance

@@ -1,10 +1,19 @@
 """The last layer is found, its output followed, and every hook is gone afterwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from bayesdiff_core.last_layer import LastLayerError, find_last_layer, trace_output_map
+from bayesdiff_core.last_layer import (
+    LastLayerError,
+    check_fingerprint,
+    find_last_layer,
+    fingerprint,
+    trace_output_map,
+)
+from tests.core.linear import unit_posterior
 
 
 class Unpatchify(nn.Module):
@@ -92,3 +101,20 @@ def test_anything_but_a_rearrangement_behind_the_layer_is_refused():
     layer = find_last_layer(network, forward)
     with pytest.raises(LastLayerError, match="more than a signed rearrangement"):
         trace_output_map(layer, forward)
+
+
+def test_a_posterior_of_another_layer_is_refused_with_both_fingerprints():
+    fitted = fingerprint("out.2", torch.ones(2, 5))
+    posterior = replace(unit_posterior(2, torch.ones(5)), fingerprint=fitted)
+    expected = fingerprint("out.2", nn.Linear(4, 2).weight)
+    with pytest.raises(ValueError) as caught:
+        check_fingerprint(posterior, expected)
+    assert posterior.fingerprint in str(caught.value) and expected in str(caught.value)
+    check_fingerprint(posterior, posterior.fingerprint)
+
+
+def test_fingerprints_tell_weights_apart():
+    weights = torch.randn(2, 3)
+    assert fingerprint("a", weights) == fingerprint("a", weights.clone())
+    assert fingerprint("a", weights) != fingerprint("a", weights + 1e-6)
+    assert fingerprint("a", weights) != fingerprint("b", weights)

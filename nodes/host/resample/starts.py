@@ -7,7 +7,7 @@ from dataclasses import replace
 import comfy.model_patcher
 from torch import Tensor
 
-from ....bayesdiff_core.laplace_io import check_fingerprint
+from ....bayesdiff_core.last_layer import check_fingerprint
 from ....bayesdiff_core.methods.posterior_moves import draw_moves, posterior_moves
 from ....bayesdiff_core.resample.masked_run import MaskedRun, Renoise, RenoisedRun
 from ..feature_tap import Tap
