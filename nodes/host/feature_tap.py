@@ -129,8 +129,7 @@ class Tap:
             if self._deltas is not None:
                 chunks = len(transformer_options["cond_or_uncond"])
                 deltas = self._deltas[transformer_options.get(COPIES, slice(None))]
-                shifted = _shift(self.layer, deltas, chunks)
-                stack.enter_context(self.layer.layer.override(shifted))
+                stack.enter_context(self.layer.layer.perturbed(deltas, chunks))
             activations = None
             if self._mean is not None:
                 activations = stack.enter_context(self.layer.layer.tap())
@@ -138,21 +137,6 @@ class Tap:
         if activations is not None:
             self._mean.add(activations, transformer_options)
         return output
-
-
-def _shift(layer: ModelLayer, deltas: Tensor, chunks: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Adds delta_c phi to the layer's output; its batch is chunk-major, then copies, then rows."""
-
-    def change(activation: Tensor, output: Tensor) -> Tensor:
-        copies = len(deltas)
-        inputs = activation.unflatten(0, (chunks, copies, -1))
-        shifts = [
-            layer.layer.shift(inputs[:, c].flatten(0, 1), deltas[c]).unflatten(0, (chunks, -1))
-            for c in range(copies)
-        ]
-        return output + torch.stack(shifts, 1).flatten(0, 2)
-
-    return change
 
 
 @dataclass

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from bayesdiff_core.last_layer import (
+    LastLayer,
     LastLayerError,
     check_fingerprint,
     find_last_layer,
     fingerprint,
     trace_output_map,
+    weights_with_bias,
 )
 from tests.core.linear import unit_posterior
 
@@ -54,6 +56,32 @@ def test_signed_gather_is_followed_through_unpatchify_crop_and_negation(patched)
     change = layer.features(activations[0]) @ delta.T
     expected = output_map.gather(change)[0]
     torch.testing.assert_close((after - before)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("module", [nn.Linear(6, 3), nn.Conv2d(6, 3, 3, padding=1)], ids=type)
+def test_every_copy_runs_with_weights_of_its_own(module, chunks):
+    """Against the layer itself with its parameters replaced."""
+    torch.manual_seed(0)
+    convolved = isinstance(module, nn.Conv2d)
+    layer = LastLayer("last", module, rows=3, has_bias=True)
+    copies, rows = 2, 4
+    x = torch.randn(chunks * copies * rows, *((6, 5, 5) if convolved else (5, 6)))
+    weights = weights_with_bias(module.weight, module.bias)
+    deltas = torch.randn(copies, *weights.shape)
+    with torch.no_grad(), layer.perturbed(deltas, chunks):
+        moved = module(x).unflatten(0, (chunks, copies, rows))
+    for c, delta in enumerate(deltas):
+        total = weights + delta
+        parameters = {"weight": total[:, :-1].view_as(module.weight), "bias": total[:, -1]}
+        part = x.unflatten(0, (chunks, copies, rows))[:, c].flatten(0, 1)
+        known = torch.func.functional_call(module, parameters, part).unflatten(0, (chunks, rows))
+        torch.testing.assert_close(moved[:, c], known, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_without_a_bias_are_flattened_alone():
+    module = nn.Conv2d(6, 3, 3, bias=False)
+    assert torch.equal(weights_with_bias(module.weight, module.bias), module.weight.flatten(1))
 
 
 def test_no_hook_stays_behind(patched):
