@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bayesdiff_core.render.compose import GAP, color_bar, contour, side_by_side
 from bayesdiff_core.render.heatmap import COLORMAPS, colorize, normalize, overlay, scale_limits
+from bayesdiff_core.render.marks import GAP, color_bar, contour, side_by_side
 from bayesdiff_core.render.text import nice_ticks
 from bayesdiff_core.render.upsample import guided_upsample, upsample
 

@@ -1,4 +1,4 @@
-"""What is drawn around and beside a heatmap: outlines of masks, rows of pictures, a colour bar."""
+"""Outlines of masks, rows of pictures and a colour bar: what goes over and beside a heatmap."""
 
 from __future__ import annotations
 
