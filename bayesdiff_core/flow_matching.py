@@ -7,16 +7,23 @@ D = z - t v (Lipman et al. 2023; Esser et al. 2024).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .features import Features
-from .laplace import GaussNewton, LaplacePosterior, Structure
-from .laplace_io import fingerprint
-from .last_layer import LastLayer, OutputMap, find_last_layer, trace_output_map
+from .laplace import GaussNewton, LaplacePosterior
+from .last_layer import (
+    LastLayer,
+    OutputMap,
+    find_last_layer,
+    fingerprint,
+    trace_output_map,
+    weights_with_bias,
+)
+from .precision import Structure
 from .solver_run import Evaluation
 from .tiling import tile
 
@@ -46,10 +53,7 @@ class FlowModel:
     def weights(self) -> Tensor:
         """Last-layer weights (R, D), the bias as the last column."""
         module: Any = self.layer.module
-        weight = module.weight.detach().flatten(1)
-        if not self.layer.has_bias:
-            return weight
-        return torch.cat([weight, module.bias.detach()[:, None]], 1)
+        return weights_with_bias(module.weight, module.bias if self.layer.has_bias else None)
 
     @property
     def fingerprint(self) -> str:
@@ -140,18 +144,9 @@ class FlowDenoiser:
         labels = tile(self.null_labels, len(z) // len(self.null_labels))
         return z - sigma * self.model.velocity(z, sigma, labels)
 
-    @contextmanager
-    def perturbed(self, deltas: Tensor) -> Iterator[None]:
-        layer, members, sides = self.model.layer, len(deltas), 2 if self.guided else 1
-
-        def add(activation: Tensor, output: Tensor) -> Tensor:
-            inputs = activation.unflatten(0, (sides, members, -1))
-            shifts = [layer.shift(inputs[:, c].flatten(0, 1), deltas[c]) for c in range(members)]
-            moved = torch.stack([s.unflatten(0, (sides, -1)) for s in shifts], 1)
-            return output + moved.flatten(0, 2)
-
-        with layer.override(add):
-            yield
+    def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
+        """Within the context copy c of the batch runs with weights W + deltas[c] (n, R, D)."""
+        return self.model.layer.perturbed(deltas, chunks=2 if self.guided else 1)
 
     def _conditions(self, copies: int) -> list[Tensor]:
         labels = [tile(self.labels, copies)]

@@ -14,30 +14,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["FULL_LIMIT", "GaussNewton", "LaplacePosterior", "Structure", "choose_structure"]
+from .precision import STRUCTURES, Structure, structured
 
-Structure = Literal["full", "diag"]
-
-FULL_LIMIT = 6000
-"""Largest number of features D for which `full` is chosen: 6000^2 float32 numbers are 144 MB."""
-
-
-def choose_structure(features: int, limit: int = FULL_LIMIT) -> Structure:
-    """`full` while the D x D block stays small, `diag` beyond."""
-    return "full" if features <= limit else "diag"
+__all__ = ["Evidence", "GaussNewton", "LaplacePosterior"]
 
 
 @dataclass
 class GaussNewton:
     """Running sums of the generalised Gauss-Newton matrix; two of them add.
 
-    `gram` is sum phi phi^T, (D, D) or its diagonal (D,), float64; `positions` counts the phi that
-    went in, `residuals` the scalar residuals and `squared_error` the sum of their squares.
+    Attributes:
+        gram: Sum of phi phi^T over all positions, (D, D) or its diagonal (D,), float64.
+        positions: Number of the feature vectors phi that went in.
+        residuals: Number of the scalar residuals F - F* that went in.
+        squared_error: Sum of their squares, in squared units of the output F.
     """
 
     gram: Tensor
@@ -49,35 +43,45 @@ class GaussNewton:
     def zeros(
         cls, features: int, structure: Structure, device: torch.device | str = "cpu"
     ) -> GaussNewton:
-        shape = (features, features) if structure == "full" else (features,)
-        return cls(torch.zeros(shape, dtype=torch.float64, device=device))
+        """Empty sums for D = `features`, on `device`."""
+        return cls(STRUCTURES[structure].zeros(features, device).values)
 
     @property
     def structure(self) -> Structure:
-        return "full" if self.gram.ndim == 2 else "diag"
+        """`full` or `diag`."""
+        return structured(self.gram).name
 
     def update(self, pieces: Iterable[Tensor], residual: Tensor) -> None:
-        """Add features phi (..., D), piece by piece, and the residuals of all their outputs.
+        """Adds the features and the residuals of one forward pass.
 
-        Raises ValueError when a residual is not finite or D is that of another layer.
+        Arguments:
+            pieces: Features phi (..., D), some positions at a time.
+            residual: F - F* of all their outputs, any shape.
+
+        Raises:
+            ValueError: If a residual is not finite, or D is that of another layer.
         """
         squared_error = float(residual.double().square().sum())
         if not math.isfinite(squared_error):
             raise ValueError(
                 "The network's output is not finite on these latents; check them for NaN or Inf."
             )
+        gram = structured(self.gram)
         for piece in pieces:
             phi = piece.flatten(0, -2).float()
             if phi.shape[-1] != self.gram.shape[0]:
                 raise ValueError(f"Expected {self.gram.shape[0]} features, got {phi.shape[-1]}.")
-            product = phi.T @ phi if self.structure == "full" else phi.square().sum(0)
-            self.gram += product.to(self.gram.device)
+            gram.add(phi)
             self.positions += len(phi)
         self.residuals += residual.numel()
         self.squared_error += squared_error
 
     def __add__(self, other: GaussNewton) -> GaussNewton:
-        """The sums of both fits. Raises ValueError unless they are of one layer and structure."""
+        """The sums of both fits.
+
+        Raises:
+            ValueError: Unless both are of one layer and structure.
+        """
         if self.gram.shape != other.gram.shape:
             raise ValueError(
                 f"Fits of shape {tuple(self.gram.shape)} and {tuple(other.gram.shape)} cannot be "
@@ -92,7 +96,11 @@ class GaussNewton:
 
     @property
     def noise_variance(self) -> float:
-        """Mean squared residual: the maximum-likelihood s2, in squared units of the output F."""
+        """Mean squared residual: the maximum-likelihood s2, in squared units of the output F.
+
+        Raises:
+            ValueError: If nothing went into the fit.
+        """
         if self.residuals == 0:
             raise ValueError("No data went into the fit, so there is no posterior to compute.")
         return max(self.squared_error / self.residuals, 1e-12)
@@ -100,20 +108,30 @@ class GaussNewton:
     def posterior(
         self, weights: Tensor, prior_precision: float | None = None, fingerprint: str = ""
     ) -> LaplacePosterior:
-        """Posterior around `weights` (R, D); the prior precision is chosen by evidence if None."""
+        """The Laplace posterior around the trained weights.
+
+        Arguments:
+            weights: Of the last layer, shape (R, D), the bias as last column.
+            prior_precision: lam; None takes the one with the largest evidence.
+            fingerprint: Of the layer, see `last_layer.fingerprint`.
+
+        Raises:
+            ValueError: If nothing went into the fit.
+        """
         noise_variance = self.noise_variance
-        precision = self.gram.double().cpu() / noise_variance
-        eigenvalues = (
-            torch.linalg.eigvalsh(precision) if self.structure == "full" else precision
-        ).clamp(min=0)
+        precision = structured(self.gram.double().cpu() / noise_variance)
         evidence = Evidence(
-            eigenvalues, len(weights), float(weights.double().square().sum()),
-            self.squared_error, noise_variance, self.residuals,
-        )  # fmt: skip
+            eigenvalues=precision.eigenvalues().clamp(min=0),
+            rows=len(weights),
+            squared_norm=float(weights.double().square().sum()),
+            squared_error=self.squared_error,
+            noise_variance=noise_variance,
+            residuals=self.residuals,
+        )
         if prior_precision is None:
             prior_precision = evidence.best_prior_precision()
         return LaplacePosterior(
-            precision=precision.float(),
+            precision=precision.values.float(),
             prior_precision=float(prior_precision),
             noise_variance=noise_variance,
             log_evidence=evidence(prior_precision),
@@ -125,7 +143,16 @@ class GaussNewton:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Log marginal likelihood of the linear-Gaussian last layer, as a function of lam."""
+    """Log marginal likelihood of the linear Gaussian last layer, as a function of lam.
+
+    Attributes:
+        eigenvalues: e_i of the data precision A, shape (D,), none negative.
+        rows: Number R of the layer's outputs; each has D weights and the same A.
+        squared_norm: |W|^2, the sum of squares of all trained weights.
+        squared_error: E, the sum of squared residuals.
+        noise_variance: s2, in squared units of the output F.
+        residuals: Number N of the residuals.
+    """
 
     eigenvalues: Tensor
     rows: int
@@ -135,6 +162,20 @@ class Evidence:
     residuals: int
 
     def __call__(self, prior_precision: float) -> float:
+        """Log evidence at the prior precision lam (MacKay 1992, "Bayesian interpolation").
+
+            log p = - N/2 log(2 pi s2) - E / (2 s2) - lam/2 |W|^2
+                    - R/2 (sum_i log(e_i + lam) - D log lam)
+
+        It is exact for a model that is linear in its weights with Gaussian noise and prior, and
+        Laplace's approximation otherwise.
+
+        Arguments:
+            prior_precision: lam > 0, one over the prior variance of a weight.
+
+        Returns:
+            The log marginal likelihood of all residuals, in nats.
+        """
         determinant = torch.log(self.eigenvalues + prior_precision).sum().item()
         features = len(self.eigenvalues)
         return (
@@ -145,7 +186,16 @@ class Evidence:
         )
 
     def best_prior_precision(self) -> float:
-        """MacKay's fixed point: lam = effective number of weights / squared norm."""
+        """The lam with the largest evidence, by MacKay's fixed point (1992, see `__call__`).
+
+            gamma = R sum_i e_i / (e_i + lam),      lam = gamma / |W|^2
+
+        gamma is the effective number of weights, those that the data determine. At the fixed
+        point the derivative of the log evidence by lam is zero.
+
+        Returns:
+            lam in [1e-6, 1e12]; 1 where all weights are zero.
+        """
         if self.squared_norm == 0:
             return 1.0
         lam = 1.0
@@ -160,10 +210,16 @@ class Evidence:
 
 @dataclass
 class LaplacePosterior:
-    """Gaussian posterior of the last layer: every row of W is N(W_row, (precision + lam I)^-1).
+    """Gaussian posterior of the last layer: every row of W is N(W_row, (A + lam I)^-1).
 
-    `precision` is the data part A in float32: (D, D) for `full`, (D,) for `diag`. `positions` is
-    the number of feature vectors behind it and `fingerprint` names the layer it belongs to.
+    Attributes:
+        precision: The data part A, float32: (D, D) for `full`, (D,) for `diag`.
+        prior_precision: lam.
+        noise_variance: s2, in squared units of the layer's output F.
+        rows: Number R of the layer's outputs.
+        positions: Number of the feature vectors behind A.
+        log_evidence: Log marginal likelihood at lam, in nats.
+        fingerprint: Of the layer that the posterior belongs to.
     """
 
     precision: Tensor
@@ -179,45 +235,63 @@ class LaplacePosterior:
 
     @property
     def structure(self) -> Structure:
-        return "full" if self.precision.ndim == 2 else "diag"
+        """`full` or `diag`."""
+        return structured(self.precision).name
 
     @property
     def features(self) -> int:
+        """Number D of features, the bias included."""
         return self.precision.shape[0]
 
     def factor(self, device: torch.device | str) -> Tensor:
-        """L with Sigma = L L^T: (D, D) for `full`, the standard deviations (D,) for `diag`."""
+        """L with Sigma = L L^T, float32, computed once for each device.
+
+        Returns:
+            (D, D) for `full`, the standard deviations (D,) for `diag`, in the weights' unit.
+        """
         key = str(device)
         if key not in self._factors:
-            self._factors[key] = self._compute_factor().to(device)
+            factor = structured(self.precision).factor(self.prior_precision)
+            self._factors[key] = factor.to(device)
         return self._factors[key]
 
-    def _compute_factor(self) -> Tensor:
-        precision = self.precision.double()
-        if self.structure == "diag":
-            return (precision + self.prior_precision).rsqrt().float()
-        # eigh and not Cholesky: in float32 the smallest eigenvalues may come out negative.
-        eigenvalues, vectors = torch.linalg.eigh(precision)
-        scale = (eigenvalues.clamp(min=0) + self.prior_precision).rsqrt()
-        return (vectors * scale).float()
-
     def whiten(self, phi: Tensor) -> Tensor:
-        """L^T phi for phi (..., D): inner products of the result are phi^T Sigma phi'."""
+        """L^T phi for phi (..., D): inner products of the result are phi^T Sigma phi'.
+
+        Raises:
+            ValueError: If phi has another number of features than the posterior.
+        """
         if phi.shape[-1] != self.features:
             raise ValueError(
                 f"The posterior has {self.features} features, this layer {phi.shape[-1]}: fit "
                 "LaplaceFit on the model you sample with."
             )
-        factor = self.factor(phi.device)
-        return phi @ factor if self.structure == "full" else phi * factor
+        return structured(self.precision).whiten(phi, self.factor(phi.device))
 
     def variance(self, phi: Tensor) -> Tensor:
-        """Predictive variance phi^T Sigma phi of one output, (...,), in squared units of F."""
+        """Predictive variance phi^T Sigma phi of one output, in squared units of F.
+
+        Arguments:
+            phi: Features, shape (..., D).
+
+        Returns:
+            Shape (...,).
+
+        Raises:
+            ValueError: If phi has another number of features than the posterior.
+        """
         return self.whiten(phi).square().sum(-1)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` weight perturbations (count, R, D) from N(0, Sigma)."""
+        """Weight perturbations from N(0, Sigma).
+
+        Arguments:
+            count: Number of draws.
+            generator: Of the standard normal numbers; the draws lie on its device.
+
+        Returns:
+            Shape (count, R, D), in the unit of the weights.
+        """
         shape = (count, self.rows, self.features)
         white = torch.randn(shape, generator=generator, device=generator.device)
-        factor = self.factor(generator.device)
-        return white @ factor.T if self.structure == "full" else white * factor
+        return structured(self.precision).color(white, self.factor(generator.device))

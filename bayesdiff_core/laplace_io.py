@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from .laplace import LaplacePosterior
 
-__all__ = [
-    "FORMAT_VERSION",
-    "check_fingerprint",
-    "fingerprint",
-    "load_posterior",
-    "save_posterior",
-]
+__all__ = ["FORMAT_VERSION", "load_posterior", "save_posterior"]
 
 FORMAT_VERSION = 1
 _FIELDS = ("prior_precision", "noise_variance", "rows", "positions", "log_evidence", "fingerprint")
 
 
-def fingerprint(layer_name: str, weights: Tensor) -> str:
-    """Name and content of a last layer as a short string."""
-    content = weights.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-    shape = "x".join(map(str, weights.shape))
-    return f"{layer_name}:{shape}:{hashlib.sha256(content).hexdigest()[:16]}"
-
-
-def check_fingerprint(posterior: LaplacePosterior, expected: str) -> None:
-    """Raises ValueError when the posterior was fitted on another last layer than `expected`."""
-    if posterior.fingerprint != expected:
-        raise ValueError(
-            f"This posterior was fitted on the layer {posterior.fingerprint}, the model has "
-            f"{expected}. Run LaplaceFit on the model you sample with (LoRAs included)."
-        )
-
-
 def save_posterior(posterior: LaplacePosterior, path: str | Path) -> None:
-    """Write `posterior` to `path` (.safetensors), replacing what is there only when whole."""
+    """Writes a posterior; a file that is there is replaced only by a complete one.
+
+    Arguments:
+        posterior: Of either structure.
+        path: Of the file (.safetensors); missing folders are made.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
@@ -56,7 +36,11 @@ def save_posterior(posterior: LaplacePosterior, path: str | Path) -> None:
 
 
 def load_posterior(path: str | Path) -> LaplacePosterior:
-    """Read what `save_posterior` wrote. Raises ValueError when it is something else."""
+    """Reads what `save_posterior` wrote.
+
+    Raises:
+        ValueError: If the file is something else, cannot be read, or has another version.
+    """
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}

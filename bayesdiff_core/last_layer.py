@@ -7,6 +7,7 @@ package works on phi in the layout (N, P, D): sample, position, feature.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LastLayer", "LastLayerError", "OutputMap", "find_last_layer", "trace_output_map"]
+from .laplace import LaplacePosterior
+
+__all__ = [
+    "LastLayer",
+    "LastLayerError",
+    "OutputMap",
+    "check_fingerprint",
+    "find_last_layer",
+    "fingerprint",
+    "trace_output_map",
+    "weights_with_bias",
+]
 
 Forward = Callable[[], Tensor]
 
@@ -94,6 +106,27 @@ class LastLayer:
         return functional.conv2d(
             activation, weight, bias, module.stride, module.padding, module.dilation
         )
+
+    @contextmanager
+    def perturbed(self, deltas: Tensor, chunks: int = 1) -> Iterator[None]:
+        """Within the context every copy of a batch runs with weights of its own.
+
+        Arguments:
+            deltas: Copy c has the weights W + deltas[c], shape (n, R, D).
+            chunks: Parts of the layer's batch, such as the sides of guidance; each of them holds
+                all n copies, one after another, so that the batch is `chunks` * n * rows long.
+        """
+
+        def add(activation: Tensor, output: Tensor) -> Tensor:
+            inputs = activation.unflatten(0, (chunks, len(deltas), -1))
+            shifts = [
+                self.shift(inputs[:, c].flatten(0, 1), delta).unflatten(0, (chunks, -1))
+                for c, delta in enumerate(deltas)
+            ]
+            return output + torch.stack(shifts, 1).flatten(0, 2)
+
+        with self.override(add):
+            yield
 
     @contextmanager
     def tap(self) -> Iterator[list[Tensor]]:
@@ -245,3 +278,45 @@ def trace_output_map(layer: LastLayer, forward: Forward) -> OutputMap:
         positions = count // layer.rows
         position, row = index // layer.rows, index % layer.rows
     return OutputMap(position, row, codes.sign().float(), positions)
+
+
+def weights_with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The weights of a layer as one matrix.
+
+    Arguments:
+        weight: Shape (R, ...), of a linear layer or a convolution.
+        bias: Shape (R,), or None.
+
+    Returns:
+        Shape (R, D): each row flattened, the bias as its last column.
+    """
+    weight = weight.detach().flatten(1)
+    return weight if bias is None else torch.cat([weight, bias.detach()[:, None]], 1)
+
+
+def fingerprint(layer_name: str, weights: Tensor) -> str:
+    """Name, shape and content of a last layer as a short string.
+
+    Arguments:
+        layer_name: Path of the layer in its network.
+        weights: Shape (R, D), the bias as last column; compared in float32.
+
+    Returns:
+        `name:RxD:` and 16 hexadecimal digits of the SHA-256 of the weights.
+    """
+    content = weights.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
+    shape = "x".join(map(str, weights.shape))
+    return f"{layer_name}:{shape}:{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def check_fingerprint(posterior: LaplacePosterior, expected: str) -> None:
+    """Refuses a posterior that was fitted on another last layer.
+
+    Raises:
+        ValueError: If the posterior's fingerprint is not `expected`.
+    """
+    if posterior.fingerprint != expected:
+        raise ValueError(
+            f"This posterior was fitted on the layer {posterior.fingerprint}, the model has "
+            f"{expected}. Run LaplaceFit on the model you sample with (LoRAs included)."
+        )

@@ -1,9 +1,9 @@
 """From uncertainty maps to the regions to sample again.
 
-The steps are plain functions, applied in this order: `threshold_mask`, `grow`, `minimum_area`,
-`regions`, `feather`. A pixel belongs to a region where its mask is at least 0.5. Distances are
-Euclidean and exact (the distance transform of Felzenszwalb and Huttenlocher), so that the time
-does not depend on how far a mask grows.
+The steps are plain functions, applied in this order: `threshold_mask` (or `above`),
+`minimum_area`, `grow`, `regions`, `feather`. A pixel belongs to a region where its mask is at
+least 0.5. Distances are Euclidean and exact (the distance transform of Felzenszwalb and
+Huttenlocher), so that the time does not depend on how far a mask grows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from torch import Tensor
 
 from .map_checks import check_maps, percentiles
 
-__all__ = ["Box", "Regions", "feather", "grow", "minimum_area", "regions", "threshold_mask"]
+__all__ = [
+    "Box",
+    "Regions",
+    "above",
+    "feather",
+    "grow",
+    "minimum_area",
+    "regions",
+    "threshold_mask",
+]
 
 _INSIDE = 0.5
 
@@ -47,41 +56,41 @@ class Regions:
     labels: Tensor
 
 
-def threshold_mask(
-    maps: Tensor,
-    percentile: float | None = None,
-    value: float | None = None,
-    shared: bool = False,
-) -> Tensor:
-    """1 where a map lies above a threshold, 0 elsewhere.
+def above(maps: Tensor, thresholds: Tensor) -> Tensor:
+    """1 where a map lies above its threshold, 0 elsewhere.
 
     Above means strictly above: where nothing stands out, as in a constant map, nothing is masked
     by a percentile. Maps may be negative.
 
     Arguments:
         maps: Shape (B, H, W).
-        percentile: Of the pixels of the map, in [0, 100]; 90 masks the highest tenth.
-        value: In the unit of the map. Exactly one of `percentile` and `value` is given.
-        shared: Whether the percentile is that of all maps together instead of each one's own.
+        thresholds: In the unit of the maps, shape (B,).
 
     Returns:
         0 or 1, float32, shape (B, H, W).
 
     Raises:
-        ValueError: If the maps are not finite, or not exactly one threshold is given.
+        ValueError: If the maps are not finite.
     """
     check_maps(maps)
-    if (percentile is None) == (value is None):
-        raise ValueError(
-            "A mask needs one threshold: either a percentile or a value in the unit of the map."
-        )
-    if percentile is not None:
-        threshold = percentiles(maps, (percentile,), shared)[:, :, None]
-    else:
-        threshold = torch.tensor(value, dtype=torch.float32)
-        if not torch.isfinite(threshold):
-            raise ValueError(f"The threshold must be a finite number, but is {value}.")
-    return (maps.float() > threshold).float()
+    return (maps.float() > thresholds[:, None, None]).float()
+
+
+def threshold_mask(maps: Tensor, percentile: float) -> Tensor:
+    """1 where a map lies above a percentile of its pixels, 0 elsewhere.
+
+    Arguments:
+        maps: Shape (B, H, W).
+        percentile: In [0, 100]; 90 masks the highest tenth of each map.
+
+    Returns:
+        0 or 1, float32, shape (B, H, W).
+
+    Raises:
+        ValueError: If the maps are not finite, or the percentile lies outside [0, 100].
+    """
+    check_maps(maps)
+    return above(maps, percentiles(maps, (percentile,))[:, 0])
 
 
 def grow(masks: Tensor, pixels: float) -> Tensor:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-__all__ = ["PIXEL_UNIT", "pixel_std", "sign_patterns"]
+from .methods.sign_patterns import sign_patterns
+
+__all__ = ["PIXEL_UNIT", "pixel_std"]
 
 PIXEL_UNIT = "pixel std"
 
@@ -54,15 +55,3 @@ def pixel_std(
         total = squared if total is None else total + squared
     assert total is not None
     return total.sqrt()
-
-
-def sign_patterns(channels: int, patterns: int) -> tuple[Tensor, float]:
-    """Shifts over channels (K, C), and the weight of each in the sum of squares."""
-    if channels <= patterns:
-        return torch.eye(channels), 1.0
-    hadamard = torch.ones(1, 1)
-    while len(hadamard) < channels:
-        top = torch.cat((hadamard, hadamard), dim=1)
-        hadamard = torch.cat((top, torch.cat((hadamard, -hadamard), dim=1)))
-    # Row 0 has equal signs; the others differ most between neighbouring channels.
-    return hadamard[:patterns, :channels].contiguous(), 1.0 / patterns

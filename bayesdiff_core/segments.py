@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .map_checks import check_maps, percentiles
-from .mask import Box, feather, grow, minimum_area, regions
+from .mask import Box, above, feather, grow, minimum_area, regions
 
 __all__ = ["Segment", "Selection", "corners", "segments"]
 
@@ -46,7 +46,7 @@ class Selection:
 
     def regions(self, maps: Tensor, thresholds: Tensor) -> Tensor:
         """Masks of 0 and 1 of maps in image resolution, grown, without small regions."""
-        bare = (maps.float() > thresholds[:, None, None]).float()
+        bare = above(maps, thresholds)
         kept = minimum_area(bare, self.minimum_area) if self.minimum_area > 1 else bare
         return grow(kept, self.grow) if self.grow else kept
 

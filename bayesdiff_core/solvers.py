@@ -1,10 +1,13 @@
 """Reference solvers, for use without a host: each one plain function on one screen.
 
-All share the signature of k-diffusion's samplers: `model(x, sigma * ones)` returns the denoised
-prediction D, `sigmas` descends to 0, `noise_sampler(sigma, sigma_next)` draws standard normal
-noise, `callback` is told {"i", "x", "sigma", "denoised"} a step. A state is z = alpha(sigma) x0 +
-sigma eps; the deterministic solvers integrate dz/dsigma = (z - D) / sigma, which holds for
-alpha = 1 (variance exploding) and alpha = 1 - sigma (flow matching) alike.
+All are called as k-diffusion's samplers are: `model(x, sigma * ones)` returns the denoised
+prediction D (B, C, *S), `sigmas` (steps + 1,) descends to 0, `noise_sampler(sigma, sigma_next)`
+draws standard normal noise, `callback` gets {"i", "x", "sigma", "denoised"} at every step, and
+`disable`, which would hide a progress bar, is not read. They return the final state (B, C, *S).
+
+A state is z = alpha(sigma) x0 + sigma eps; the deterministic solvers integrate dz/dsigma =
+(z - D) / sigma, which holds for alpha = 1 (variance exploding) and alpha = 1 - sigma (flow
+matching) alike.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ __all__ = [
 ]
 
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
-Arguments = dict[str, Any] | None
 Callback = Callable[[dict[str, Any]], None] | None
 
 
@@ -38,7 +40,6 @@ class SamplerFunction(Protocol):
         model: Callable[..., Tensor],
         x: Tensor,
         sigmas: Tensor,
-        extra_args: Arguments = None,
         callback: Callback = None,
         disable: bool | None = None,
     ) -> Tensor: ...
@@ -59,15 +60,13 @@ def ddim(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Arguments = None,
     callback: Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
     """DDIM with eta = 0, which is Euler's method in sigma (Song 2021; Karras 2022)."""
-    extra_args = extra_args or {}
     ones = x.new_ones(len(x))
     for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i] * ones, **extra_args)
+        denoised = model(x, sigmas[i] * ones)
         _report(callback, i, x, sigmas[i], denoised)
         x = x + to_d(x, sigmas[i], denoised) * (sigmas[i + 1] - sigmas[i])
     return x
@@ -77,27 +76,24 @@ def ddpm(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Arguments = None,
     callback: Callback = None,
     disable: bool | None = None,
     noise_sampler: NoiseSampler | None = None,
-    alpha: Callable[[Tensor], Tensor] = flow_alpha,
 ) -> Tensor:
     """Ancestral sampling with the exact Gaussian posterior q(z_s | z_t, x0 = D) (Ho et al. 2020).
 
-    `alpha` gives the signal level of a sigma; the default is flow matching's.
+    alpha(sigma) = 1 - sigma, the signal level of flow matching.
     """
-    extra_args = extra_args or {}
     noise_sampler = noise_sampler or (lambda _sigma, _sigma_next: torch.randn_like(x))
     ones = x.new_ones(len(x))
     for i in range(len(sigmas) - 1):
         t, s = sigmas[i], sigmas[i + 1]
-        denoised = model(x, t * ones, **extra_args)
+        denoised = model(x, t * ones)
         _report(callback, i, x, t, denoised)
-        noise_level = (t**2 - (alpha(t) / alpha(s)) ** 2 * s**2).clamp(min=0).sqrt()
+        noise_level = (t**2 - (flow_alpha(t) / flow_alpha(s)) ** 2 * s**2).clamp(min=0).sqrt()
         sigma_up = s * noise_level / t
         sigma_down = (s**2 - sigma_up**2).clamp(min=0).sqrt()
-        x = alpha(s) * denoised + sigma_down * (x - alpha(t) * denoised) / t
+        x = flow_alpha(s) * denoised + sigma_down * (x - flow_alpha(t) * denoised) / t
         if s > 0:
             x = x + sigma_up * noise_sampler(t, s)
     return x
@@ -107,22 +103,20 @@ def dpm_solver_2(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Arguments = None,
     callback: Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
     """DPM-Solver-2: one midpoint in log sigma a step (Lu et al. 2022, algorithm 1)."""
-    extra_args = extra_args or {}
     ones = x.new_ones(len(x))
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = model(x, sigma * ones, **extra_args)
+        denoised = model(x, sigma * ones)
         _report(callback, i, x, sigma, denoised)
         d = to_d(x, sigma, denoised)
         if sigma_next > 0:
             middle = (sigma * sigma_next).sqrt()
             x_middle = x + d * (middle - sigma)
-            d = to_d(x_middle, middle, model(x_middle, middle * ones, **extra_args))
+            d = to_d(x_middle, middle, model(x_middle, middle * ones))
         x = x + d * (sigma_next - sigma)
     return x
 
@@ -131,17 +125,15 @@ def dpmpp_2m(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
-    extra_args: Arguments = None,
     callback: Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M) in log sigma (Lu et al. 2022b, algorithm 2)."""
-    extra_args = extra_args or {}
     ones = x.new_ones(len(x))
     previous: Tensor | None = None
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = model(x, sigma * ones, **extra_args)
+        denoised = model(x, sigma * ones)
         _report(callback, i, x, sigma, denoised)
         extrapolated = denoised
         if previous is not None and sigma_next > 0:

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bayesdiff_core.render.compose import contour
 from bayesdiff_core.render.heatmap import colorize, normalize, overlay
+from bayesdiff_core.render.marks import contour
 from bayesdiff_core.render.text import draw_text
 from bayesdiff_core.render.upsample import upsample
 

@@ -23,8 +23,8 @@ from bayesdiff_core.mask import grow, threshold_mask
 from bayesdiff_core.methods import PRESETS
 from bayesdiff_core.ranking import pool, rank
 from bayesdiff_core.recording import Recorder
-from bayesdiff_core.render.compose import contour
 from bayesdiff_core.render.heatmap import colorize, normalize, overlay, scale_limits
+from bayesdiff_core.render.marks import contour
 from bayesdiff_core.render.text import draw_text
 from bayesdiff_core.render.upsample import upsample
 from bayesdiff_core.resample.masked_run import MaskedRun, choose

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
-from ..bayesdiff_core.uncertainty import SIGNALS
 from .host.resample.plan import Overrides, ResampleOptions
+from .inputs import signal_input
 from .resample_inputs import (
     denoise_input,
     prompt_inputs,
@@ -39,13 +39,7 @@ class Diversity(io.ComfyNode):
                     tooltip="How many of each image; all are sampled in one batch.",
                 ),
                 denoise_input(),
-                io.Combo.Input(
-                    "signal",
-                    options=list(SIGNALS),
-                    default="artifact",
-                    tooltip="Which signal says where. A mask replaces it.\n"
-                    + "\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
-                ),
+                signal_input("Which signal says where. A mask replaces it."),
                 io.Float.Input(
                     "percentile",
                     default=75.0,

@@ -2,8 +2,8 @@ import torch
 from comfy_api.latest import io
 
 from ..bayesdiff_core.ranking import keep_count, keep_percent, rank
-from ..bayesdiff_core.uncertainty import SIGNALS
 from .batches import not_connected, sample_of
+from .inputs import signal_input
 from .types import CATEGORY, Uncertainty
 
 KEEP = {
@@ -30,13 +30,7 @@ class Rank(io.ComfyNode):
                 Uncertainty.Input(
                     "uncertainty", tooltip="From UncertainKSampler; decides the order."
                 ),
-                io.Combo.Input(
-                    "signal",
-                    options=list(SIGNALS),
-                    default="artifact",
-                    tooltip="Whose score sorts the images: the mean of the map's highest tenth.\n"
-                    + "\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
-                ),
+                signal_input("Whose score sorts the images: the mean of the map's highest tenth."),
                 io.Combo.Input(
                     "order",
                     options=["best first", "worst first"],

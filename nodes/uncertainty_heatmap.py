@@ -7,13 +7,13 @@ import torch
 from comfy_api.latest import io
 
 from ..bayesdiff_core.pixel_std import PIXEL_UNIT, pixel_std
-from ..bayesdiff_core.render.heatmap import COLORMAPS, normalize
-from ..bayesdiff_core.render.pictures import DISPLAYS, Look, draw
-from ..bayesdiff_core.render.upsample import guided_upsample, upsample
+from ..bayesdiff_core.render.heatmap import COLORMAPS
+from ..bayesdiff_core.render.pictures import DISPLAYS, Look, draw_uncertainty
 from ..bayesdiff_core.render.viewer_payload import frames
-from ..bayesdiff_core.segments import Selection, corners, segments
+from ..bayesdiff_core.segments import Selection
 from ..bayesdiff_core.step_maps import STEP_UNIT, step_map
-from ..bayesdiff_core.uncertainty import SIGNALS, Signal
+from ..bayesdiff_core.uncertainty import Signal
+from .inputs import signal_input
 from .types import CATEGORY, Uncertainty
 from .viewer import show
 
@@ -74,49 +74,43 @@ class UncertaintyHeatmap(io.ComfyNode):
         scale_low=0.0, scale_high=1.0, step=0, color_bar=False,
     ) -> io.NodeOutput:  # fmt: skip
         uncertainty = replace(uncertainty, signals=signals_of(uncertainty, image, vae))
-        chosen = choose(uncertainty, signal, step)
-        by_value = threshold_by == "value"
-        selection = Selection(
-            None if by_value else threshold,
-            threshold_value if by_value else None,
-            grow,
-            minimum_area,
-            feather,
-        )
-        fixed = (scale_low, scale_high) if scale == "fixed" else None
-        look = Look(display, colormap, scale, fixed, opacity, color_bar)
-
-        maps = frames(chosen.map)
+        shown = shown_signal(uncertainty, signal, step)
+        maps = frames(shown.map)
         images = matching(image, len(maps))
-        size = (maps.shape[-2], maps.shape[-1]) if images is None else tuple(images.shape[1:3])
-        values = upsample(maps, size)
-        masks = selection.regions(values, selection.thresholds(maps))
-        soft = selection.soften(masks)
-        smooth = values if images is None else guided_upsample(maps, images)
-        picture = draw(maps, smooth, masks, images, look, chosen.unit)
-        return io.NodeOutput(
-            picture,
-            soft,
-            corners(masks),
-            segments(masks, soft, normalize(values, look.limits_of(maps))),
-            ui=show(
-                uncertainty.signals,
-                uncertainty.artifact_source,
-                image if images is None else images,
-                size,
-                uncertainty.recording,
+        by_value = threshold_by == "value"
+        drawn = draw_uncertainty(
+            maps,
+            images,
+            unit=shown.unit,
+            look=Look(
+                display=display,
+                colormap=colormap,
+                scale=scale,
+                limits=(scale_low, scale_high) if scale == "fixed" else None,
+                opacity=opacity,
+                bar=color_bar,
+            ),
+            selection=Selection(
+                percentile=None if by_value else threshold,
+                value=threshold_value if by_value else None,
+                grow=grow,
+                minimum_area=minimum_area,
+                feather=feather,
             ),
         )
+        viewer = show(
+            uncertainty.signals,
+            uncertainty.artifact_source,
+            images,
+            tuple(drawn.mask.shape[-2:]),
+            uncertainty.recording,
+        )
+        return io.NodeOutput(*drawn, ui=viewer)
 
 
 def look_inputs() -> list[io.Input]:
     return [
-        io.Combo.Input(
-            "signal",
-            options=list(SIGNALS),
-            default="artifact",
-            tooltip="\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
-        ),
+        signal_input(),
         io.Combo.Input(
             "display",
             options=list(DISPLAYS),
@@ -279,7 +273,7 @@ def signals_of(uncertainty: Any, image: torch.Tensor | None, vae: Any | None) ->
     return {**uncertainty.signals, "posterior": Signal(spread, PIXEL_UNIT)}
 
 
-def choose(uncertainty: Any, signal: str, step: int) -> Signal:
+def shown_signal(uncertainty: Any, signal: str, step: int) -> Signal:
     """The map that is shown: a signal, or what was undecided at one step."""
     if step == 0:
         return uncertainty.signal(signal)

@@ -6,7 +6,7 @@ from ..bayesdiff_core.render.pictures import Look
 from ..bayesdiff_core.render.plot import plot_histogram, plot_steps
 from ..bayesdiff_core.render.viewer_payload import frames
 from ..bayesdiff_core.step_maps import STEP_UNIT, step_totals
-from ..bayesdiff_core.uncertainty import SIGNALS
+from .inputs import signal_input
 from .types import CATEGORY, Uncertainty
 
 
@@ -23,13 +23,7 @@ class UncertaintyPlot(io.ComfyNode):
             ),
             inputs=[
                 Uncertainty.Input("uncertainty", tooltip="From UncertainKSampler."),
-                io.Combo.Input(
-                    "signal",
-                    options=list(SIGNALS),
-                    default="artifact",
-                    tooltip="Whose values the histogram counts.\n"
-                    + "\n".join(f"{name}: {kind.text}." for name, kind in SIGNALS.items()),
-                ),
+                signal_input("Whose values the histogram counts."),
                 io.Combo.Input(
                     "colormap",
                     options=list(COLORMAPS),

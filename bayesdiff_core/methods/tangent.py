@@ -39,12 +39,12 @@ from ..laplace import LaplacePosterior
 from ..solver_run import Evaluation, SolverRun
 from ..tiling import tile
 from .base import Propagated
+from .sign_patterns import channel_patterns
 
 __all__ = [
     "PRESETS",
     "Plan",
     "Tangent",
-    "channel_patterns",
     "refresh_schedule",
     "shifts_among",
 ]
@@ -298,17 +298,6 @@ class TangentRun:
 def shifts_among(probes: int, channels: int) -> int:
     """How many of so many tangents are shifts; the others are draws."""
     return min(channels, probes, max(SHIFTS, probes // 3))
-
-
-def channel_patterns(channels: int, probes: int) -> Tensor:
-    """Patterns r (K, C) with E (sum_i (r_i . d)^2) = |d|^2: unit vectors, or orthogonal signs."""
-    if channels <= probes:
-        return torch.eye(channels)
-    size = 1 << (max(channels, probes) - 1).bit_length()
-    signs = torch.ones(1, 1)
-    while len(signs) < size:
-        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
-    return signs[:probes, :channels] / math.sqrt(probes)
 
 
 def refresh_schedule(evaluations: int, refreshes: int) -> list[int]:

@@ -39,11 +39,14 @@ COLORMAPS: dict[Colormap, int] = {
 }
 
 
+HIGH_PERCENTILE = 99.0
+"""Percentile of a map with the last colour: a few extreme pixels do not darken the rest."""
+
+
 def scale_limits(
     maps: Tensor,
     mode: ScaleMode = "image",
     low_percentile: float = 1.0,
-    high_percentile: float = 99.0,
     fixed: tuple[float, float] | None = None,
 ) -> Tensor:
     """The values that get the first and the last colour.
@@ -53,9 +56,8 @@ def scale_limits(
         mode: `image` takes the percentiles of each map, so that each shows its own structure;
             `batch` those of all maps together, so that they can be compared; `fixed` takes
             `fixed`, so that pictures of several runs can be compared.
-        low_percentile: In [0, 100].
-        high_percentile: In [0, 100], above the low one. A few extreme pixels do not darken the
-            rest; where fewer pixels than that differ from a constant, the whole range is taken.
+        low_percentile: In [0, `HIGH_PERCENTILE`): the high limit is that percentile. Where fewer
+            pixels than that differ from a constant, the whole range is taken.
         fixed: Low and high limit in the unit of the maps.
 
     Returns:
@@ -74,12 +76,12 @@ def scale_limits(
         return torch.tensor([fixed], dtype=torch.float32).repeat(maps.shape[0], 1)
     if mode not in ("image", "batch"):
         raise ValueError(f"The scale is one of image, batch and fixed, not {mode!r}.")
-    if not low_percentile < high_percentile:
+    if not low_percentile < HIGH_PERCENTILE:
         raise ValueError(
             f"The low percentile ({low_percentile}) must be below the high one "
-            f"({high_percentile})."
+            f"({HIGH_PERCENTILE})."
         )
-    robust = percentiles(maps, (low_percentile, high_percentile), shared=mode == "batch")
+    robust = percentiles(maps, (low_percentile, HIGH_PERCENTILE), shared=mode == "batch")
     whole = percentiles(maps, (0.0, 100.0), shared=mode == "batch")
     return torch.where(_is_flat(robust)[:, None], whole, robust)
 

@@ -1,17 +1,19 @@
-"""A batch of uncertainty maps as finished pictures: heat, image, outline and colour bar."""
+"""A batch of uncertainty maps as finished pictures, and the regions selected in them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional
 
-from .compose import color_bar, contour, side_by_side
+from ..segments import Segment, Selection, corners, segments
 from .heatmap import Colormap, ScaleMode, colorize, normalize, overlay, scale_limits
+from .marks import color_bar, contour, side_by_side
+from .upsample import guided_upsample, upsample
 
-__all__ = ["DISPLAYS", "Display", "Look", "draw"]
+__all__ = ["DISPLAYS", "Display", "Look", "UncertaintyPicture", "draw", "draw_uncertainty"]
 
 Display = Literal["overlay", "heatmap", "side by side", "contour"]
 
@@ -23,7 +25,17 @@ BAR_HEIGHT = 256
 
 @dataclass(frozen=True)
 class Look:
-    """How maps are shown; `limits` are the ends of a `fixed` scale in the unit of the maps."""
+    """How maps are shown.
+
+    Attributes:
+        display: `overlay` is heat over the image, `heatmap` heat alone, `side by side` both, and
+            `contour` the image with the outline of the mask.
+        colormap: One of `heatmap.COLORMAPS`.
+        scale: Which maps decide the ends of the colours, see `heatmap.scale_limits`.
+        limits: Low and high end of the scale `fixed`, in the unit of the maps.
+        opacity: Of the strongest heat in an overlay, in [0, 1].
+        bar: Whether a colour bar with numbers is put beside the picture.
+    """
 
     display: Display = "overlay"
     colormap: Colormap = "inferno"
@@ -39,6 +51,60 @@ class Look:
         stays clear and a few extreme pixels do not darken the rest.
         """
         return scale_limits(maps, self.scale, low_percentile=50.0, fixed=self.limits)
+
+
+class UncertaintyPicture(NamedTuple):
+    """Maps drawn as pictures, with the regions that were selected in them.
+
+    Attributes:
+        picture: RGB in [0, 1], shape (B, H', W', 3), see `draw`.
+        mask: In [0, 1], feathered, shape (B, H, W).
+        boxes: For each map [left, top, right, bottom] of its regions, the largest first.
+        segments: For each map its (height, width) and the same regions for detailer nodes.
+    """
+
+    picture: Tensor
+    mask: Tensor
+    boxes: list[list[list[int]]]
+    segments: list[tuple[tuple[int, int], list[Segment]]]
+
+
+def draw_uncertainty(
+    maps: Tensor,
+    images: Tensor | None = None,
+    *,
+    unit: str = "",
+    look: Look = Look(),
+    selection: Selection = Selection(),  # noqa: B008
+) -> UncertaintyPicture:
+    """Draws maps over their images and selects what exceeds the threshold.
+
+    The mask and the confidence of a segment are read off the interpolated map; the heat follows
+    the edges of the image.
+
+    Arguments:
+        maps: Shape (B, h, w), in `unit`.
+        images: RGB in [0, 1], shape (B, H, W, 3). Without them the size is that of the maps.
+        unit: Of the maps, for the colour bar.
+        look: How to draw.
+        selection: What the mask holds; its distances are in pixels of the image.
+
+    Raises:
+        ValueError: If the maps are not finite, the images do not fit, or the selection does not
+            have exactly one threshold.
+    """
+    height, width = maps.shape[-2:] if images is None else images.shape[1:3]
+    values = upsample(maps, (height, width))
+    masks = selection.regions(values, selection.thresholds(maps))
+    soft = selection.soften(masks)
+    smooth = values if images is None else guided_upsample(maps, images)
+    strength = normalize(values, look.limits_of(maps))
+    return UncertaintyPicture(
+        picture=draw(maps, smooth, masks, images, look, unit),
+        mask=soft,
+        boxes=corners(masks),
+        segments=segments(masks, soft, strength),
+    )
 
 
 def draw(

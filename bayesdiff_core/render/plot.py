@@ -1,7 +1,7 @@
 """How uncertainty builds up along the denoising steps, and how it is spread over the pixels.
 
 Curves and areas are drawn three times too large and averaged down, letters are set by
-`annotate`: at 512 pixels that looks as even as a plotting library, which is then not needed.
+`text`: at 512 pixels that looks as even as a plotting library, which is then not needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .text import (
     text_width,
 )
 
-__all__ = ["plot_histogram", "plot_steps", "plot_uncertainty"]
+__all__ = ["plot_histogram", "plot_steps"]
 
 _OVERSAMPLING = 3
 _BINS = 64
@@ -37,9 +37,7 @@ _RIM: Color = (0.55, 0.55, 0.57)
 _Numbers = NDArray[np.float64]
 
 
-def plot_steps(
-    totals: Tensor, unit: str = "", width: int = 512, height: int = 256, first_step: int = 1
-) -> Tensor:
+def plot_steps(totals: Tensor, unit: str = "", width: int = 512, height: int = 256) -> Tensor:
     """Total uncertainty of each image after each step, and their mean as a bold curve.
 
     Arguments:
@@ -47,7 +45,6 @@ def plot_steps(
         unit: Of the totals.
         width: Of the picture, in pixels.
         height: Of the picture, in pixels.
-        first_step: Number of the first step on the axis.
 
     Returns:
         RGB in [0, 1], float32, shape (height, width, 3).
@@ -62,7 +59,7 @@ def plot_steps(
             "There is no step with a finite uncertainty to plot; sample with a method that "
             "follows the uncertainty along the steps."
         )
-    steps, curves = (np.arange(curves.shape[1]) + first_step)[known], curves[:, known]
+    steps, curves = (np.arange(curves.shape[1]) + 1)[known], curves[:, known]
     end = max(float(steps[-1]), float(steps[0]) + 1.0)
     plot = _Plot((height, width), (float(steps[0]), end), _span(curves), whole_steps=True)
     for curve in curves if len(curves) > 1 else ():
@@ -82,7 +79,6 @@ def plot_histogram(
     height: int = 256,
     colormap: Colormap = "inferno",
     limits: Tensor | None = None,
-    threshold: float | None = None,
 ) -> Tensor:
     """Share of the pixels at each value, in the colours they have in the heatmap.
 
@@ -95,7 +91,6 @@ def plot_histogram(
         height: Of the picture, in pixels.
         colormap: The one of the heatmap.
         limits: Low and high of its scale, shape (2,); by default that shared by the batch.
-        threshold: A value to mark, for example that of the mask.
 
     Returns:
         RGB in [0, 1], float32, shape (height, width, 3).
@@ -115,41 +110,7 @@ def plot_histogram(
     scale = scale_limits(maps, "batch")[:1] if limits is None else limits.reshape(1, 2)
     middles = torch.from_numpy((edges[1:] + edges[:-1]) / 2).float()
     plot.bars(edges, shares, colorize(middles[None, None], scale, colormap)[0, 0].numpy())
-    if threshold is not None and low <= threshold <= high:
-        plot.mark(threshold, "threshold")
     return plot.finish("Pixels", "%", unit or "uncertainty")
-
-
-def plot_uncertainty(
-    totals: Tensor,
-    maps: Tensor,
-    unit: str = "",
-    width: int = 512,
-    colormap: Colormap = "inferno",
-    limits: Tensor | None = None,
-    threshold: float | None = None,
-) -> Tensor:
-    """`plot_steps` above `plot_histogram`, a square picture.
-
-    Arguments:
-        totals: Shape (B, K) or (K,), as in `plot_steps`, in the unit of the maps.
-        maps: Shape (B, H, W), as in `plot_histogram`.
-        unit: Of both.
-        width: Of the picture, in pixels; even.
-        colormap: The one of the heatmap.
-        limits: Low and high of its scale, shape (2,).
-        threshold: A value to mark in the histogram.
-
-    Returns:
-        RGB in [0, 1], float32, shape (width, width, 3).
-
-    Raises:
-        ValueError: If there is nothing finite to plot.
-    """
-    half = width // 2
-    steps = plot_steps(totals, unit, width, width - half)
-    histogram = plot_histogram(maps, unit, width, half, colormap, limits, threshold)
-    return torch.cat((steps, histogram))
 
 
 class _Plot:
@@ -164,7 +125,6 @@ class _Plot:
     ) -> None:
         self.text = max(MINIMUM_TEXT, round(size[1] / 34))
         self.horizontal, self.vertical = horizontal, vertical
-        self.marks: list[tuple[float, str]] = []
         self.rows = nice_ticks(*vertical, 4)
         self.columns = nice_ticks(*horizontal, 6)
         if whole_steps:
@@ -206,11 +166,6 @@ class _Plot:
         # The lowest colours are as dark as the ground; a rim keeps their bars in sight.
         self.line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), _RIM, 1.0)
 
-    def mark(self, x: float, label: str) -> None:
-        """An upright line with its name."""
-        self.line(np.array([x, x]), np.array(self.vertical), FOREGROUND, 1.4)
-        self.marks.append((x, label))
-
     def finish(self, title: str, unit: str, x_label: str) -> Tensor:
         """The picture with its letters, shape (height, width, 3)."""
         height, width = (side // _OVERSAMPLING for side in self.canvas.shape[:2])
@@ -226,11 +181,6 @@ class _Plot:
             x, _ = self.place(np.array(value), np.array(self.vertical[0]))
             place = (x, self.bottom + 0.4 * self.text)
             draw_text(picture, label, place, self.text, FOREGROUND, (0.5, 0.0))
-        for value, label in self.marks:
-            x, y = self.place(np.array(value), np.array(self.vertical[1]))
-            on_left = x > (self.left + self.right) / 2
-            place = (x - half, y) if on_left else (x + half, y)
-            draw_text(picture, label, place, self.text, FOREGROUND, (float(on_left), 0.0))
         middle = ((self.left + self.right) / 2, height - 0.3 * self.text)
         draw_text(picture, x_label, middle, self.text, FOREGROUND, (0.5, 1.0))
         return torch.from_numpy(picture)

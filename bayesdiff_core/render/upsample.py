@@ -12,8 +12,6 @@ came from, so that a peak is never higher in the picture than in the data.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 import torch
@@ -23,18 +21,15 @@ from torch.nn import functional
 
 from ..map_checks import check_images, check_maps
 
-__all__ = ["Interpolation", "guided_upsample", "upsample"]
-
-Interpolation = Literal["bilinear", "bicubic"]
+__all__ = ["guided_upsample", "upsample"]
 
 
-def upsample(maps: Tensor, size: tuple[int, int], mode: Interpolation = "bilinear") -> Tensor:
-    """Resizes maps by interpolation that cannot overshoot; smaller sizes are averaged.
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes maps by bilinear interpolation that cannot overshoot; smaller sizes are averaged.
 
     Arguments:
         maps: Shape (B, h, w), any unit.
         size: Height and width wanted, in pixels.
-        mode: `bilinear`, or `bicubic` (smoother; clamped to the values around each pixel).
 
     Returns:
         In the unit of the maps, shape (B, *size). Constant maps stay exactly constant.
@@ -47,7 +42,7 @@ def upsample(maps: Tensor, size: tuple[int, int], mode: Interpolation = "bilinea
         raise ValueError(f"A map cannot be resized to {size}; both sides need at least one pixel.")
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps.float()
-    return _within_neighbourhood(_resize(maps.float()[:, None], size, mode)[:, 0], maps)
+    return _within_neighbourhood(_resize(maps.float()[:, None], size)[:, 0], maps)
 
 
 def guided_upsample(
@@ -83,18 +78,20 @@ def guided_upsample(
     if tuple(maps.shape[-2:]) == size:
         return maps.float()
     guides = images.float().movedim(-1, 1)
-    small = _resize(guides, (maps.shape[1], maps.shape[2]), "bilinear")
+    small = _resize(guides, (maps.shape[1], maps.shape[2]))
     fits = [
         _linear_fit(map_.double().numpy(), guide.double().numpy(), radius, smoothness)
         for map_, guide in zip(maps, small.expand(maps.shape[0], -1, -1, -1), strict=True)
     ]
-    coefficients = _resize(torch.from_numpy(np.stack(fits)), size, "bilinear")
+    coefficients = _resize(torch.from_numpy(np.stack(fits)), size)
     result = (coefficients[:, :3] * guides).sum(dim=1) + coefficients[:, 3]
     return _within_neighbourhood(result.float(), maps)
 
 
-def _resize(stack: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
-    return functional.interpolate(stack, size, mode=mode, align_corners=False, antialias=True)
+def _resize(stack: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(
+        stack, size, mode="bilinear", align_corners=False, antialias=True
+    )
 
 
 def _within_neighbourhood(result: Tensor, maps: Tensor) -> Tensor:
@@ -103,7 +100,7 @@ def _within_neighbourhood(result: Tensor, maps: Tensor) -> Tensor:
     padded = functional.pad(maps.float()[:, None], (1, 1, 1, 1), mode="replicate")
     highest = functional.max_pool2d(padded, 3, stride=1)
     lowest = -functional.max_pool2d(-padded, 3, stride=1)
-    low, high = (_resize(bound, size, "bilinear")[:, 0] for bound in (lowest, highest))
+    low, high = (_resize(bound, size)[:, 0] for bound in (lowest, highest))
     result = torch.minimum(torch.maximum(result, low), high)
     # Interpolated bounds are off by a rounding; the extremes of the map itself are not.
     least, most = maps.float().amin(dim=(1, 2)), maps.float().amax(dim=(1, 2))

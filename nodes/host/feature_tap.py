@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.laplace import LaplacePosterior
-from ...bayesdiff_core.laplace_io import check_fingerprint
+from ...bayesdiff_core.last_layer import check_fingerprint
 from .conditioning import Conds
 from .last_layer import ModelLayer, find_layer
 from .memory import COPIES
@@ -133,8 +133,7 @@ class Tap:
             if self._deltas is not None:
                 chunks = len(transformer_options["cond_or_uncond"])
                 deltas = self._deltas[transformer_options.get(COPIES, slice(None))]
-                shifted = _shift(self.layer, deltas, chunks)
-                stack.enter_context(self.layer.layer.override(shifted))
+                stack.enter_context(self.layer.layer.perturbed(deltas, chunks))
             activations = None
             if self._mean is not None:
                 activations = stack.enter_context(self.layer.layer.tap())
@@ -173,21 +172,6 @@ def open_last_layer(
     tap = Tap(layer)
     tap.install(model_options)
     return tap
-
-
-def _shift(layer: ModelLayer, deltas: Tensor, chunks: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Adds delta_c phi to the layer's output; its batch is chunk-major, then copies, then rows."""
-
-    def change(activation: Tensor, output: Tensor) -> Tensor:
-        copies = len(deltas)
-        inputs = activation.unflatten(0, (chunks, copies, -1))
-        shifts = [
-            layer.layer.shift(inputs[:, c].flatten(0, 1), deltas[c]).unflatten(0, (chunks, -1))
-            for c in range(copies)
-        ]
-        return output + torch.stack(shifts, 1).flatten(0, 2)
-
-    return change
 
 
 @dataclass

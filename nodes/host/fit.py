@@ -13,12 +13,8 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.features import Features
-from ...bayesdiff_core.laplace import (
-    GaussNewton,
-    LaplacePosterior,
-    Structure,
-    choose_structure,
-)
+from ...bayesdiff_core.laplace import GaussNewton, LaplacePosterior
+from ...bayesdiff_core.precision import Structure, choose_structure
 from .conditioning import select
 from .feature_tap import Tap, open_last_layer
 from .session import Session, with_model

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ...bayesdiff_core.features import Features
-from ...bayesdiff_core.laplace_io import fingerprint
 from ...bayesdiff_core.last_layer import (
     LastLayer,
     LastLayerError,
     OutputMap,
     find_last_layer,
+    fingerprint,
     trace_output_map,
+    weights_with_bias,
 )
 from .conditioning import Conds, select
 
@@ -64,8 +65,7 @@ class ModelLayer:
             weight, bias = comfy.ops.cast_bias_weight(module, like)
         else:
             weight, bias = module.weight, module.bias
-        weight = weight.detach().flatten(1).float()
-        return weight if bias is None else torch.cat([weight, bias.detach()[:, None].float()], 1)
+        return weights_with_bias(weight, bias).float()
 
     def fingerprint(self, device: torch.device) -> str:
         return fingerprint(self.layer.name.replace("_orig_mod.", ""), self.weights(device))

@@ -3,15 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from bayesdiff_core.laplace import GaussNewton
-from bayesdiff_core.laplace_io import (
-    check_fingerprint,
-    fingerprint,
-    load_posterior,
-    save_posterior,
-)
+from bayesdiff_core.laplace_io import load_posterior, save_posterior
+from bayesdiff_core.last_layer import fingerprint
 
 
 @pytest.fixture(params=["full", "diag"])
@@ -50,19 +45,3 @@ def test_other_files_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="version 9"):
         load_posterior(newer)
-
-
-def test_a_posterior_of_another_layer_is_refused_with_both_fingerprints(posterior):
-    layer = nn.Linear(4, 2)
-    expected = fingerprint("out.2", layer.weight)
-    with pytest.raises(ValueError) as caught:
-        check_fingerprint(posterior, expected)
-    assert posterior.fingerprint in str(caught.value) and expected in str(caught.value)
-    check_fingerprint(posterior, posterior.fingerprint)
-
-
-def test_fingerprints_tell_weights_apart():
-    weights = torch.randn(2, 3)
-    assert fingerprint("a", weights) == fingerprint("a", weights.clone())
-    assert fingerprint("a", weights) != fingerprint("a", weights + 1e-6)
-    assert fingerprint("a", weights) != fingerprint("b", weights)

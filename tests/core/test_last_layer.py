@@ -1,10 +1,21 @@
 """The last layer is found, its output followed, and every hook is gone afterwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from bayesdiff_core.last_layer import LastLayerError, find_last_layer, trace_output_map
+from bayesdiff_core.last_layer import (
+    LastLayer,
+    LastLayerError,
+    check_fingerprint,
+    find_last_layer,
+    fingerprint,
+    trace_output_map,
+    weights_with_bias,
+)
+from tests.core.linear import unit_posterior
 
 
 class Unpatchify(nn.Module):
@@ -45,6 +56,32 @@ def test_signed_gather_is_followed_through_unpatchify_crop_and_negation(patched)
     change = layer.features(activations[0]) @ delta.T
     expected = output_map.gather(change)[0]
     torch.testing.assert_close((after - before)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("module", [nn.Linear(6, 3), nn.Conv2d(6, 3, 3, padding=1)], ids=type)
+def test_every_copy_runs_with_weights_of_its_own(module, chunks):
+    """Against the layer itself with its parameters replaced."""
+    torch.manual_seed(0)
+    convolved = isinstance(module, nn.Conv2d)
+    layer = LastLayer("last", module, rows=3, has_bias=True)
+    copies, rows = 2, 4
+    x = torch.randn(chunks * copies * rows, *((6, 5, 5) if convolved else (5, 6)))
+    weights = weights_with_bias(module.weight, module.bias)
+    deltas = torch.randn(copies, *weights.shape)
+    with torch.no_grad(), layer.perturbed(deltas, chunks):
+        moved = module(x).unflatten(0, (chunks, copies, rows))
+    for c, delta in enumerate(deltas):
+        total = weights + delta
+        parameters = {"weight": total[:, :-1].view_as(module.weight), "bias": total[:, -1]}
+        part = x.unflatten(0, (chunks, copies, rows))[:, c].flatten(0, 1)
+        known = torch.func.functional_call(module, parameters, part).unflatten(0, (chunks, rows))
+        torch.testing.assert_close(moved[:, c], known, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_without_a_bias_are_flattened_alone():
+    module = nn.Conv2d(6, 3, 3, bias=False)
+    assert torch.equal(weights_with_bias(module.weight, module.bias), module.weight.flatten(1))
 
 
 def test_no_hook_stays_behind(patched):
@@ -92,3 +129,20 @@ def test_anything_but_a_rearrangement_behind_the_layer_is_refused():
     layer = find_last_layer(network, forward)
     with pytest.raises(LastLayerError, match="more than a signed rearrangement"):
         trace_output_map(layer, forward)
+
+
+def test_a_posterior_of_another_layer_is_refused_with_both_fingerprints():
+    fitted = fingerprint("out.2", torch.ones(2, 5))
+    posterior = replace(unit_posterior(2, torch.ones(5)), fingerprint=fitted)
+    expected = fingerprint("out.2", nn.Linear(4, 2).weight)
+    with pytest.raises(ValueError) as caught:
+        check_fingerprint(posterior, expected)
+    assert posterior.fingerprint in str(caught.value) and expected in str(caught.value)
+    check_fingerprint(posterior, posterior.fingerprint)
+
+
+def test_fingerprints_tell_weights_apart():
+    weights = torch.randn(2, 3)
+    assert fingerprint("a", weights) == fingerprint("a", weights.clone())
+    assert fingerprint("a", weights) != fingerprint("a", weights + 1e-6)
+    assert fingerprint("a", weights) != fingerprint("b", weights)

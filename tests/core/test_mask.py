@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bayesdiff_core.mask import feather, grow, minimum_area, regions, threshold_mask
+from bayesdiff_core.mask import above, feather, grow, minimum_area, regions, threshold_mask
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,20 +32,14 @@ class TestThreshold:
         expected = threshold_mask(maps, percentile=75)
         assert torch.equal(threshold_mask(8.0 * maps, percentile=75), expected)
 
-    def test_value_is_in_the_unit_of_the_map(self):
-        maps = torch.tensor([[[-0.5, 0.0, 0.25]]])
-        assert threshold_mask(maps, value=-0.1).tolist() == [[[0.0, 1.0, 1.0]]]
+    def test_thresholds_are_in_the_unit_of_their_maps(self):
+        maps = torch.tensor([[[-0.5, 0.0, 0.25]], [[-0.5, 0.0, 0.25]]])
+        assert above(maps, torch.tensor([-0.1, 0.0])).tolist() == [[[0, 1, 1]], [[0, 0, 1]]]
 
-    @pytest.mark.parametrize("given", [{"percentile": 80.0}, {"value": 0.3}])
-    def test_mask_does_not_depend_on_the_batch(self, given):
+    def test_mask_does_not_depend_on_the_batch(self):
         maps = noise(3, 16, 16) * torch.tensor([1.0, 5.0, 0.2])[:, None, None]
-        alone = torch.cat([threshold_mask(map_[None], **given) for map_ in maps])
-        assert torch.equal(threshold_mask(maps, **given), alone)
-
-    def test_shared_percentile_prefers_the_unsure_image(self):
-        maps = torch.stack([noise(16, 16).abs(), 10 + noise(16, 16).abs()])
-        mask = threshold_mask(maps, percentile=50, shared=True)
-        assert mask[0].sum() == 0 and mask[1].sum() == 256
+        alone = torch.cat([threshold_mask(map_[None], percentile=80.0) for map_ in maps])
+        assert torch.equal(threshold_mask(maps, percentile=80.0), alone)
 
     @pytest.mark.parametrize("percentile", [0.0, 50.0, 100.0])
     def test_nothing_stands_out_of_a_constant_map(self, percentile):
@@ -55,11 +49,6 @@ class TestThreshold:
     def test_diverged_map_is_refused_in_words(self, bad):
         with pytest.raises(ValueError, match=r"NaN or infinite.*sample again"):
             threshold_mask(torch.tensor([[[0.0, bad]]]), percentile=50)
-
-    @pytest.mark.parametrize("given", [{}, {"percentile": 5.0, "value": 1.0}])
-    def test_exactly_one_threshold_is_asked_for(self, given):
-        with pytest.raises(ValueError, match="one threshold"):
-            threshold_mask(noise(1, 4, 4), **given)
 
     def test_percentile_out_of_range_is_refused(self):
         with pytest.raises(ValueError, match="between 0 and 100"):

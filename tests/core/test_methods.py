@@ -13,7 +13,6 @@ from bayesdiff_core.methods.tangent import (
     NU_LEVEL,
     Plan,
     TangentRun,
-    channel_patterns,
     refresh_schedule,
     shifts_among,
 )
@@ -206,15 +205,6 @@ def test_variance_scales_with_the_posterior():
     few = Tangent(2, 4).sample(make_process(SAMPLERS["ddim"]), unit_posterior(2, [0.0])).variance
     many = Tangent(2, 4).sample(make_process(SAMPLERS["ddim"]), unit_posterior(2, [3.0])).variance
     torch.testing.assert_close(few, 4 * many, rtol=1e-3, atol=1e-9)
-
-
-@pytest.mark.parametrize(("channels", "probes"), [(1, 3), (3, 3), (4, 2), (4, 4), (16, 4)])
-def test_channel_patterns_are_unbiased(channels, probes):
-    patterns = channel_patterns(channels, probes)
-    assert len(patterns) == min(channels, probes)
-    torch.testing.assert_close(patterns.square().sum(0), torch.ones(channels))
-    gram = patterns @ patterns.T
-    torch.testing.assert_close(gram, torch.diag(gram.diag()))
 
 
 @pytest.mark.parametrize(("evaluations", "refreshes"), [(30, 5), (10, 3), (4, 10), (1, 1)])

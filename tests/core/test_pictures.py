@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bayesdiff_core.render.heatmap import colorize
-from bayesdiff_core.render.pictures import BAR_HEIGHT, DISPLAYS, Look, draw
+from bayesdiff_core.render.pictures import BAR_HEIGHT, DISPLAYS, Look, draw, draw_uncertainty
+from bayesdiff_core.segments import Selection, corners
 
 
 @pytest.fixture
@@ -65,3 +66,26 @@ def test_a_colour_bar_enlarges_small_pictures_by_whole_pixels(scene):
     assert result.shape[1] >= BAR_HEIGHT
     heat = colorize(maps, Look().limits_of(maps))
     assert torch.equal(result[:, ::factor, : 64 * factor : factor], heat)
+
+
+def test_the_mask_and_its_boxes_are_those_of_the_interpolated_map(scene):
+    """On maps as large as the image, where interpolation changes nothing."""
+    maps, _, images = scene
+    selection = Selection(90.0, grow=2.0, feather=4.0)
+    drawn = draw_uncertainty(maps, images, unit="unit", selection=selection)
+    masks = selection.regions(maps, selection.thresholds(maps))
+    assert torch.equal(drawn.mask, selection.soften(masks))
+    assert drawn.boxes == corners(masks)
+    assert [[s.bbox for s in found] for _, found in drawn.segments] == drawn.boxes
+    assert torch.equal(drawn.picture, draw(maps, maps, masks, images, Look(), "unit"))
+
+
+@pytest.mark.parametrize("images", [True, False], ids=["image", "alone"])
+def test_everything_has_the_size_of_the_image_or_else_of_the_map(scene, images):
+    maps, _, pictures = scene
+    small = maps[:, ::4, ::4]
+    drawn = draw_uncertainty(small, pictures if images else None)
+    size = (48, 64) if images else (12, 16)
+    assert drawn.picture.shape == (2, *size, 3)
+    assert drawn.mask.shape == (2, *size)
+    assert {shape for shape, _ in drawn.segments} == {size}

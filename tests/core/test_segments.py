@@ -29,6 +29,23 @@ def test_a_value_leaves_a_sure_image_without_a_mask(maps):
     assert masks.sum(dim=(1, 2)).tolist() == [4 * 4 + 10 * 16, 0]
 
 
+@pytest.mark.parametrize("given", [(None, None), (5.0, 1.0)])
+def test_exactly_one_threshold_is_asked_for(maps, given):
+    with pytest.raises(ValueError, match="one threshold"):
+        Selection(*given).thresholds(maps)
+
+
+@pytest.mark.parametrize("selection", [Selection(80.0), Selection(None, 0.3)], ids=str)
+def test_masks_do_not_depend_on_the_batch(selection):
+    maps = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps = maps * torch.tensor([1.0, 5.0, 0.2])[:, None, None]
+
+    def masks(maps):
+        return selection.regions(maps, selection.thresholds(maps))
+
+    assert torch.equal(masks(maps), torch.cat([masks(map_[None]) for map_ in maps]))
+
+
 def test_boxes_hold_their_regions_the_largest_first(maps):
     selection = Selection(None, 0.5)
     masks = selection.regions(maps, selection.thresholds(maps))

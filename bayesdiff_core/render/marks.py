@@ -1,4 +1,4 @@
-"""What is drawn around and beside a heatmap: outlines of masks, rows of pictures, a colour bar."""
+"""Outlines of masks, rows of pictures and a colour bar: what goes over and beside a heatmap."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ from .text import (
 __all__ = ["color_bar", "contour", "side_by_side"]
 
 
-def contour(
-    images: Tensor, masks: Tensor, color: Color = (1.0, 1.0, 1.0), thickness: float | None = None
-) -> Tensor:
+GAP = 8
+"""Pixels between two pictures side by side."""
+
+OUTLINE: Color = (1.0, 1.0, 1.0)
+
+
+def contour(images: Tensor, masks: Tensor) -> Tensor:
     """Images with the outline of the regions of masks, over a dark seam that shows on any ground.
 
     Arguments:
         images: RGB in [0, 1], shape (B, H, W, 3).
         masks: A region is where it is at least 0.5, shape (B, H, W).
-        color: RGB in [0, 1].
-        thickness: In pixels; by default 1/200 of the shorter side, at least 1.5.
 
     Returns:
-        RGB in [0, 1], shape (B, H, W, 3); away from the line it is the images to the bit.
+        RGB in [0, 1], shape (B, H, W, 3), with a line of 1/200 of the shorter side, at least 1.5
+        pixels; away from the line it is the images to the bit.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -46,22 +49,21 @@ def contour(
             f"The mask has the shape {tuple(masks.shape)} but the images need "
             f"{tuple(images.shape[:3])}; resize the mask to the images first."
         )
-    width = thickness or max(1.5, min(images.shape[1:3]) / 200)
+    width = max(1.5, min(images.shape[1:3]) / 200)
     result = images.float().clone()
     for image, mask in zip(result, masks, strict=True):
         distance = _distance_to_outline(mask)
-        for half, paint in ((width, BACKGROUND), (width / 2, color)):
+        for half, paint in ((width, BACKGROUND), (width / 2, OUTLINE)):
             alpha = (half + 0.5 - distance).clamp(0.0, 1.0)[..., None]
             image.lerp_(torch.tensor(paint).expand_as(image), alpha)
     return result
 
 
-def side_by_side(*pictures: Tensor, gap: int = 8) -> Tensor:
+def side_by_side(*pictures: Tensor) -> Tensor:
     """Pictures of equal height in a row.
 
     Arguments:
         pictures: Each (B, H, W_i, 3) or (1, H, W_i, 3), RGB in [0, 1].
-        gap: Pixels between two of them.
 
     Returns:
         RGB in [0, 1], shape (B, H, sum of W_i and the gaps, 3).
@@ -79,7 +81,7 @@ def side_by_side(*pictures: Tensor, gap: int = 8) -> Tensor:
             f"shapes {[tuple(picture.shape) for picture in pictures]}; resize them first."
         )
     batch = max(picture.shape[0] for picture in pictures)
-    space = torch.tensor(BACKGROUND).expand(batch, heights.pop(), gap, 3)
+    space = torch.tensor(BACKGROUND).expand(batch, heights.pop(), GAP, 3)
     row: list[Tensor] = []
     for picture in pictures:
         row += [space, picture.float().expand(batch, -1, -1, -1)]
