@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["SolverRunner", "Trace", "UntraceableSolverError", "trace_solver"]
+__all__ = [
+    "DrawNoise",
+    "Evaluate",
+    "SolverRunner",
+    "Trace",
+    "UntraceableSolverError",
+    "trace_solver",
+]
 
 Evaluate = Callable[[Tensor, Tensor], Sequence[Tensor]]
 DrawNoise = Callable[[], Tensor]

@@ -33,5 +33,5 @@ class Method(Protocol):
     @property
     def name(self) -> str: ...
 
-    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
-        """Run `process` to its end and say how uncertain the result is."""
+    def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
+        """Run `run` to its end and say how uncertain the result is."""

@@ -23,7 +23,7 @@ from ..solver_run import Evaluation, SolverRun
 from ..solver_trace import Trace
 from .base import Propagated
 
-__all__ = ["BayesDiff", "Step", "UnsupportedSolverError", "single_steps"]
+__all__ = ["BayesDiff", "Recursion", "Step", "UnsupportedSolverError", "single_steps"]
 
 
 class UnsupportedSolverError(ValueError):
@@ -54,10 +54,10 @@ class BayesDiff:
         if self.samples < 2 or self.skip < 1:
             raise ValueError("BayesDiff needs at least two samples and a skip interval of 1.")
 
-    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
+    def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Latent, which the method perturbs by definition, and variance (B, C, *S)."""
-        recursion = Recursion(self, process, posterior, single_steps(process.trace, process.name))
-        latent = process.sample(recursion.evaluate)
+        recursion = Recursion(self, run, posterior, single_steps(run.trace, run.name))
+        latent = run.sample(recursion.evaluate)
         notes = {"negative_variances": recursion.negative_share}
         return Propagated(latent, recursion.variance, recursion.cost, notes)
 
@@ -68,17 +68,17 @@ class Recursion:
     def __init__(
         self,
         method: BayesDiff,
-        process: SolverRun,
+        run: SolverRun,
         posterior: LaplacePosterior,
         steps: list[Step],
     ) -> None:
         self.method = method
-        self.process = process
+        self.run = run
         self.posterior = posterior
         self.index = {step.used: i for i, step in enumerate(steps)}
         self.steps = steps
-        self.mean = process.x
-        self.variance = torch.zeros_like(process.x)
+        self.mean = run.x
+        self.variance = torch.zeros_like(run.x)
         self.generator = torch.Generator().manual_seed(method.seed)
         self.cost = 0.0
         self._negative: list[float] = []
@@ -90,15 +90,15 @@ class Recursion:
 
     def evaluate(self, k: int, z: Tensor, sigma: Tensor) -> Tensor:
         if k not in self.index:
-            return self.process.denoise(k, z, sigma)
+            return self.run.denoise(k, z, sigma)
         i = self.index[k]
         step = self.steps[i]
         if i % self.method.skip:
-            denoised = self.process.denoise(k, z, sigma)
+            denoised = self.run.denoise(k, z, sigma)
             self.mean = step.a * self.mean + step.b * noise_prediction(z, sigma, denoised)
             self.variance = step.a**2 * self.variance
             return denoised
-        evaluation = self.process.denoiser.evaluate(z, sigma)
+        evaluation = self.run.denoiser.evaluate(z, sigma)
         noise = noise_prediction(z, sigma, evaluation.predictions[0])
         noise_variance = self._noise_variance(evaluation, sigma)
         self._advance(step, noise, noise_variance, sigma)
@@ -129,16 +129,16 @@ class Recursion:
         flat = states.flatten(0, 1)
         if step.used != step.start:
             flat = self._to_midpoint(flat, step)
-        denoised = self.process.denoiser.predict(flat, sigma)[0]
+        denoised = self.run.denoiser.predict(flat, sigma)[0]
         self.cost += count
         return states, noise_prediction(flat, sigma, denoised).unflatten(0, (count, -1))
 
     def _to_midpoint(self, states: Tensor, step: Step) -> Tensor:
         """The solver's own half step from the start to the midpoint, for every state."""
-        sigma = self.process.trace.sigmas[step.start].to(states)
-        denoised = self.process.denoiser.predict(states, sigma)[0]
+        sigma = self.run.trace.sigmas[step.start].to(states)
+        denoised = self.run.denoiser.predict(states, sigma)[0]
         self.cost += self.method.samples
-        a, b = decompose(self.process.trace, step.start, step.start, step.used)
+        a, b = decompose(self.run.trace, step.start, step.start, step.used)
         return a * states + b * noise_prediction(states, sigma, denoised)
 
     def _noise_variance(self, evaluation: Evaluation, sigma: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Recursion:
         terms = evaluation.guidance or ((1.0, evaluation.features[0]),)
         variance = sum(weight**2 * phi.variance(self.posterior) for weight, phi in terms)
         scale = (evaluation.output_scale / sigma).square()
-        return self.process.denoiser.output_map.to_latent(variance * scale[:, None])
+        return self.run.denoiser.output_map.to_latent(variance * scale[:, None])
 
     def _randn(self, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
         return torch.randn(shape, generator=self.generator).to(like)

@@ -39,40 +39,40 @@ class Ensemble:
         if self.members < 2:
             raise ValueError("An ensemble needs at least two members to have a variance.")
 
-    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
-        latent = process.sample()
+    def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
+        latent = run.sample()
         generator = torch.Generator("cpu").manual_seed(self.seed)
         moments = RunningMoments()
         kept: list[Tensor] = []
         for first in range(0, self.members, self.chunk):
             count = min(self.chunk, self.members - first)
-            results = self._run(process, posterior, count, generator)
+            results = self._run(run, posterior, count, generator)
             for member in results:
                 moments.add(member)
             if self.keep_members:
                 kept.extend(member.to("cpu", copy=True) for member in results)
         notes = {"members": torch.stack(kept)} if kept else {}
-        cost = self.members * process.trace.evaluations
+        cost = self.members * run.trace.evaluations
         return Propagated(latent, moments.variance(), float(cost), notes)
 
     def _run(
         self,
-        process: SolverRun,
+        run: SolverRun,
         posterior: LaplacePosterior,
         count: int,
         generator: torch.Generator,
     ) -> Tensor:
         """`count` members (count, B, C, *S)."""
-        shared = self._draw(posterior, count, generator, process.x.device)
+        shared = self._draw(posterior, count, generator, run.x.device)
 
         def evaluate(k: int, z: Tensor, sigma: Tensor) -> Tensor:
             deltas = shared
             if self.fresh_weights and k > 0:
                 deltas = self._draw(posterior, count, generator, z.device)
-            with process.denoiser.perturbed(deltas):
-                return process.denoise(k, z, sigma)
+            with run.denoiser.perturbed(deltas):
+                return run.denoise(k, z, sigma)
 
-        return process.replay(evaluate, count).unflatten(0, (count, -1))
+        return run.replay(evaluate, count).unflatten(0, (count, -1))
 
     @staticmethod
     def _draw(

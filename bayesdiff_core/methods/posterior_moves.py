@@ -22,7 +22,7 @@ __all__ = ["along_moves", "independent_moves", "posterior_moves"]
 
 
 def posterior_moves(
-    process: SolverRun,
+    run: SolverRun,
     posterior: LaplacePosterior,
     recording: Recording,
     row: int,
@@ -33,7 +33,7 @@ def posterior_moves(
 
     What is independent from pixel to pixel is left out: the next evaluations would contract it.
 
-    `process` is the solver on the whole recorded schedule with a denoiser open to view. Costs at
+    `run` is the solver on the whole recorded schedule with a denoiser open to view. Costs at
     most refreshes * (1 + probes) evaluations. Raises ValueError at the first evaluation: there the
     state is the initial noise, on which the weights have no influence.
     """
@@ -45,10 +45,10 @@ def posterior_moves(
     channels = recording.final.shape[1]
     shifts = shifts_among(probes, channels)
     plan = Plan(shifts, probes - shifts, tuple(refresh_schedule(row, refreshes)))
-    run = TangentRun(process, posterior, plan)
+    tangents = TangentRun(run, posterior, plan)
     for k in plan.refreshes:
-        run.evaluate(k, recording.states[k].to(process.x), recording.sigmas[k].to(process.x))
-    return run.weighted_tangents(row)[0]
+        tangents.evaluate(k, recording.states[k].to(run.x), recording.sigmas[k].to(run.x))
+    return tangents.weighted_tangents(row)[0]
 
 
 def independent_moves(moves: Tensor, noise: Tensor) -> Tensor:

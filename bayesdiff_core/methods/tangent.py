@@ -45,6 +45,7 @@ __all__ = [
     "PRESETS",
     "Plan",
     "Tangent",
+    "TangentRun",
     "refresh_schedule",
     "shifts_among",
 ]
@@ -121,13 +122,13 @@ class Tangent:
         schedule = tuple(refresh_schedule(evaluations, refreshes))
         return Plan(shifts, probes - shifts, schedule)
 
-    def sample(self, process: SolverRun, posterior: LaplacePosterior) -> Propagated:
+    def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Latent and variance (B, C, *S), by at most probes * refreshes extra evaluations."""
-        plan = self.plan(process.trace.evaluations, process.x.shape[1])
-        run = TangentRun(process, posterior, plan, self.seed)
-        latent = process.sample(run.evaluate)
+        plan = self.plan(run.trace.evaluations, run.x.shape[1])
+        tangents = TangentRun(run, posterior, plan, self.seed)
+        latent = run.sample(tangents.evaluate)
         notes = {"shifts": plan.shifts, "draws": plan.draws, "refreshes": len(plan.refreshes) - 1}
-        return Propagated(latent, run.variance(), run.cost, notes)
+        return Propagated(latent, tangents.variance(), tangents.cost, notes)
 
 
 PRESETS = {
@@ -138,11 +139,22 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Refresh:
-    """What evaluation k left: of every output its tangents (K, B, C, *S) and its local variance.
+class Source:
+    """What the weight errors do to one prediction at one evaluation.
 
-    `local` (B, C, *S) is LOCAL of the sources', less their coherent part: the shifts carry it.
+    `tangents` (K, B, C, *S) are its changes. `local` (B, C, *S) is LOCAL of its variance, less the
+    coherent part, which the shifts carry. `gamma` (B,) is whole over coherent variance, at most
+    GAMMA.
     """
+
+    tangents: Tensor
+    local: Tensor
+    gamma: Tensor
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What evaluation k left of every prediction: tangents (K, B, C, *S), local variance."""
 
     k: int
     tangents: list[Tensor]
@@ -153,29 +165,30 @@ class TangentRun:
     """The tangents of one run, built up evaluation by evaluation: shifts first, then draws."""
 
     def __init__(
-        self, process: SolverRun, posterior: LaplacePosterior, plan: Plan, seed: int = 0
+        self, run: SolverRun, posterior: LaplacePosterior, plan: Plan, seed: int = 0
     ) -> None:
-        self.process = process
+        self.run = run
         self.posterior = posterior
         self.plan = plan
-        self.trace = process.trace
-        self.patterns = channel_patterns(process.x.shape[1], plan.shifts).to(process.x.device)
+        self.trace = run.trace
+        self.patterns = channel_patterns(run.x.shape[1], plan.shifts).to(run.x.device)
         generator = torch.Generator().manual_seed(seed)
-        self.deltas = posterior.draw(plan.draws, generator).to(process.x.device)
+        self.deltas = posterior.draw(plan.draws, generator).to(run.x.device)
         self.history: list[Refresh] = []
-        self.gamma = process.x.new_ones(process.batch)
+        self.gamma = run.x.new_ones(run.batch)
         self.cost = 0.0
 
     def evaluate(self, k: int, z: Tensor, sigma: Tensor) -> Tensor:
         if k not in self.plan.refreshes:
-            return self.process.denoise(k, z, sigma)
-        evaluation = self.process.denoiser.evaluate(z, sigma)
-        pairs = [self._sources(evaluation, m) for m in range(len(evaluation.predictions))]
-        tangents, local = ([pair[i] for pair in pairs] for i in (0, 1))
+            return self.run.denoise(k, z, sigma)
+        evaluation = self.run.denoiser.evaluate(z, sigma)
+        sources = [self._source(phi, evaluation.output_scale) for phi in evaluation.features]
+        self.gamma = sources[0].gamma
+        tangents = [source.tangents for source in sources]
         if self.history:
             moved = self._jacobian_products(z, sigma, evaluation, self.state(k))
-            tangents = [s + j for s, j in zip(tangents, moved, strict=True)]
-        self.history.append(Refresh(k, tangents, local))
+            tangents = [own + carried for own, carried in zip(tangents, moved, strict=True)]
+        self.history.append(Refresh(k, tangents, [source.local for source in sources]))
         return evaluation.predictions[0]
 
     def state(self, row: int) -> Tensor:
@@ -190,7 +203,7 @@ class TangentRun:
     def variance(self) -> Tensor:
         """Variance (B, C, *S) of the final state; zero where the solver asked for nothing."""
         if not self.history:
-            return torch.zeros_like(self.process.x)
+            return torch.zeros_like(self.run.x)
         moves, local = self.weighted_tangents(self.trace.evaluations)
         return moves.square().sum(0) + local
 
@@ -201,15 +214,17 @@ class TangentRun:
         """
         count = self.plan.draws
         shifts, draws = self.state(row).split([self.plan.shifts, count])
-        shifts = shifts * self.gamma.sqrt().view(-1, *[1] * (self.process.x.ndim - 1))
+        shifts = shifts * self.gamma.sqrt().view(-1, *[1] * (self.run.x.ndim - 1))
         local = self._local(row)
         if count == 0:
             return shifts, local
         prior_mean = mean_of(shifts.square().sum(0) + local)
         draws_mean = mean_of(draws.square().mean(0))
         level = (NU_LEVEL * prior_mean + count * draws_mean) / (NU_LEVEL + count)
-        prior, evidence = (level / (NU + count) / mean for mean in (prior_mean / NU, draws_mean))
-        return torch.cat([shifts * prior.sqrt(), draws * evidence.sqrt()]), local * prior
+        prior_weight = NU / (NU + count) * level / prior_mean
+        draws_weight = level / ((NU + count) * draws_mean)
+        weighted = torch.cat([shifts * prior_weight.sqrt(), draws * draws_weight.sqrt()])
+        return weighted, local * prior_weight
 
     def _local(self, row: int) -> Tensor:
         """Local variance (B, C, *S) of the state at `row`, by the solver's own weights alone."""
@@ -247,51 +262,51 @@ class TangentRun:
         # A sample whose mask is empty does not move: any step will do, but not an infinite one.
         h = torch.where(size > 0, STEP * rms(z, 1) / size, torch.ones_like(size))
         moved = tile(z, probes) + (h * dz).flatten(0, 1)
-        predictions = self.process.denoiser.predict(moved, sigma)
+        predictions = self.run.denoiser.predict(moved, sigma)
         self.cost += probes
         return [
             (prediction.unflatten(0, (probes, -1)) - base) / h
             for prediction, base in zip(predictions, evaluation.predictions, strict=True)
         ]
 
-    def _sources(self, evaluation: Evaluation, m: int) -> tuple[Tensor, Tensor]:
-        """Change (K, B, C, *S) of output m by each weight error, and local variance (B, C, *S)."""
-        features, scale = evaluation.features[m], evaluation.output_scale
+    def _source(self, features: Features, scale: Tensor) -> Source:
+        """What each weight error does to the prediction that these features (B, P, D) made."""
         variance = features.variance(self.posterior)
         free = self._free(variance)
         whole = (variance * free).sum(1)
         coherent = self.posterior.variance(features.mean(free))
-        if m == 0:
-            self.gamma = (whole / coherent.clamp(min=1e-30)).clamp(1.0, GAMMA)
+        gamma = (whole / coherent.clamp(min=1e-30)).clamp(1.0, GAMMA)
         shape = variance.sqrt()
         shape = shape / (shape * free).sum(1, keepdim=True).clamp(min=1e-20)
         shifts = self._shifts(shape * (scale * coherent.sqrt())[:, None])
         sources = torch.cat([shifts, self._draws(features, scale)])
         rest = LOCAL * (1 - coherent / whole.clamp(min=1e-30)).clamp(min=0)
-        local = self.process.denoiser.output_map.to_latent((scale**2 * rest)[:, None] * variance)
-        mask = self.process.mask
-        return (sources, local) if mask is None else (sources * mask, local * mask**2)
+        local = self.run.denoiser.output_map.to_latent((scale**2 * rest)[:, None] * variance)
+        mask = self.run.mask
+        if mask is not None:
+            sources, local = sources * mask, local * mask**2
+        return Source(sources, local, gamma)
 
     def _shifts(self, size: Tensor) -> Tensor:
         """Shifts (K, B, C, *S) by the patterns over channels, from the size (B, P) of a row's."""
         # A channel may gather p * p independent rows; one shift of all stands for theirs.
-        shift = self.process.denoiser.output_map.to_latent(size)
+        shift = self.run.denoiser.output_map.to_latent(size)
         return self.patterns.view(len(self.patterns), 1, -1, *[1] * (shift.ndim - 2)) * shift
 
     def _draws(self, features: Features, scale: Tensor) -> Tensor:
         """Changes (K, B, C, *S) by the weight draws, all of them in one run of the layer."""
         if not len(self.deltas):
-            return self.process.x.new_zeros(0, *self.process.x.shape)
+            return self.run.x.new_zeros(0, *self.run.x.shape)
         changes = features.outputs(self.deltas.flatten(0, 1)) * scale[:, None, None]
-        gather = self.process.denoiser.output_map.gather
+        gather = self.run.denoiser.output_map.gather
         return torch.stack([gather(change) for change in changes.chunk(len(self.deltas), -1)])
 
     def _free(self, like: Tensor) -> Tensor:
         """Weights (B, P) of the positions that are free to move; they sum to 1."""
-        if self.process.mask is None:
+        if self.run.mask is None:
             return torch.full_like(like, 1 / like.shape[1])
-        mask = self.process.mask.expand_as(self.process.x)
-        free = self.process.denoiser.output_map.average(mask)
+        mask = self.run.mask.expand_as(self.run.x)
+        free = self.run.denoiser.output_map.average(mask)
         return free / free.sum(1, keepdim=True).clamp(min=1e-20)
 
 

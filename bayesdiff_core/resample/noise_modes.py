@@ -17,7 +17,7 @@ from torch import Tensor
 from ..methods.posterior_moves import along_moves, independent_moves
 from .masked_run import MaskedRun, RegionRun, Renoise, RenoisedRun
 
-__all__ = ["NOISE_MODES", "NoiseMode", "Start", "renoised_start"]
+__all__ = ["NOISE_MODES", "NoiseMode", "Start", "Starting", "renoised_start"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..memory import in_parts
 from ..solver_run import HostSolver, SamplerCall
 from .plan import ResampleOptions, SamplingPlan
 
-__all__ = ["CandidateSampler", "Settle", "Settled"]
+__all__ = ["CandidateSampler", "ContrastOf", "Settle", "Settled"]
 
 ContrastOf = Callable[[Tensor], Contrast]
 
