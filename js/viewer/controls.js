@@ -1,8 +1,7 @@
 /** The controls of the viewer: signal buttons, their explanation, opacity slider, step slider. */
 
 import { make, mark, write } from "./dom.js";
-
-const SIGNALS = ["artifact", "trajectory", "contrast", "posterior"];
+import { SIGNALS } from "./messages.js";
 
 /** A button per signal; those of signals that the run did not compute are disabled. */
 export class SignalChoice {

@@ -6,6 +6,9 @@
  *   with its {placeholders} filled in; a key that is not known is returned as it is
  */
 
+/** The signals of a run, in the order of their buttons; each has a name and a help text below. */
+export const SIGNALS = ["artifact", "trajectory", "contrast", "posterior"];
+
 const EN = {
   artifact: "Artifact",
   trajectory: "Trajectory",
