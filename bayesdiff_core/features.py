@@ -35,27 +35,50 @@ class Features:
 
     @classmethod
     def of(cls, layer: LastLayer, activation: Tensor, positions: Tensor | None = None) -> Features:
-        """Of an input of the layer, at the given ones (P,) of its positions or at all."""
+        """Features of one input of the layer.
+
+        Arguments:
+            layer: The last layer.
+            activation: Its input, as in `LastLayer.features`.
+            positions: Indices (P,) of the layer's own positions, by default all of them.
+        """
         return cls((Term(layer, activation, positions),))
 
     @classmethod
     def dense(cls, phi: Tensor) -> Features:
-        """Features (N, P, D) that are there already."""
+        """Features that are already computed.
+
+        Arguments:
+            phi: Shape (N, P, D).
+        """
         return cls.of(LastLayer("features", nn.Identity(), rows=0, has_bias=False), phi)
 
     def __add__(self, other: Features) -> Features:
         return Features(self.terms + other.terms)
 
     def weighted(self, weight: Tensor) -> Features:
-        """Every position's features times its weight (N, P)."""
+        """Every position's features times its weight.
+
+        Arguments:
+            weight: Shape (N, P).
+        """
         return Features(tuple(term.weighted(weight) for term in self.terms))
 
     def at(self, index: Tensor) -> Features:
-        """The features of the positions `index` (p,), in that order."""
+        """The features of some positions.
+
+        Arguments:
+            index: Indices (p,) among these positions; the result has their order.
+        """
         return Features(tuple(term.at(index) for term in self.terms))
 
     def pieces(self) -> Iterator[Tensor]:
-        """phi (N, p, D), float32, of all positions in their order, some at a time."""
+        """The features, some positions at a time.
+
+        Returns:
+            Tensors phi, float32, shape (N, p, D), whose positions follow one another, each of
+            about `PIECE_BYTES`.
+        """
         windows = [term.layer.windows(term.activation) for term in self.terms]
         samples, rows, width, *size = windows[0].shape
         chosen = self.terms[0].positions
@@ -70,11 +93,22 @@ class Features:
             yield phi
 
     def variance(self, posterior: LaplacePosterior) -> Tensor:
-        """Predictive variance phi^T Sigma phi of one output (N, P), in squared units of F."""
+        """Predictive variance phi^T Sigma phi of one output at every position.
+
+        Returns:
+            In squared units of the layer's output F, shape (N, P).
+        """
         return torch.cat([posterior.variance(phi) for phi in self.pieces()], 1)
 
     def mean(self, weights: Tensor) -> Tensor:
-        """Weighted mean sum_p w_p phi_p (N, D) for weights (N, P) that sum to 1."""
+        """Weighted mean of the features over the positions.
+
+        Arguments:
+            weights: Shape (N, P); they sum to 1 over the positions.
+
+        Returns:
+            sum_p w_p phi_p, shape (N, D).
+        """
         means, start = [], 0
         for phi in self.pieces():
             stop = start + phi.shape[1]
@@ -83,7 +117,14 @@ class Features:
         return torch.cat(means, 1).sum(1)
 
     def outputs(self, weights: Tensor) -> Tensor:
-        """W phi (N, P, R) for any weights (R, D) in place of the layer's."""
+        """Outputs under any weights, by the layer's own operation on its input.
+
+        Arguments:
+            weights: In place of the layer's, or a change of them, shape (R, D).
+
+        Returns:
+            W phi, shape (N, P, R).
+        """
         return torch.stack([term.outputs(weights) for term in self.terms]).sum(0)
 
 
@@ -91,7 +132,11 @@ class Features:
 class Term:
     """weight * phi of one input of the layer, at some of its positions.
 
-    `positions` (P,) None are all of them, `weight` (N, P) None is 1.
+    Attributes:
+        layer: The last layer.
+        activation: Its input, as in `LastLayer.features`.
+        positions: Indices (P,) of positions; None is all of them.
+        weight: Of every position, shape (N, P); None is 1.
     """
 
     layer: LastLayer
@@ -100,15 +145,17 @@ class Term:
     weight: Tensor | None = None
 
     def weighted(self, weight: Tensor) -> Term:
+        """The term times weights (N, P)."""
         return replace(self, weight=weight if self.weight is None else self.weight * weight)
 
     def at(self, index: Tensor) -> Term:
+        """The term at the positions `index` (p,) among its own."""
         positions = index if self.positions is None else self.positions[index]
         weight = None if self.weight is None else self.weight[:, index.to(self.weight.device)]
         return replace(self, positions=positions, weight=weight)
 
     def piece(self, windows: Tensor, part: slice) -> Tensor:
-        """The term (N, p, D) at a part of its positions, a tensor of its own."""
+        """The term (N, p, D) at a run of its positions, a tensor of its own."""
         positions = part if self.positions is None else self.positions[part]
         phi = self.layer.gather(windows, positions)
         return phi if self.weight is None else phi.mul_(self.weight[:, part, None])

@@ -33,7 +33,13 @@ __all__ = ["FlowDenoiser", "FlowModel"]
 class FlowModel:
     """A network v(x, t, y) with its last layer found: what a fit and a denoiser share.
 
-    `network(x (N, C, *S), t (N,), y (N, L))` returns v (N, C, *S).
+    Arguments:
+        network: `network(x (N, C, *S), t (N,), y (N, L))` returns v (N, C, *S).
+        sample_shape: (C, *S).
+        labels: At least one row, shape (N, L); the first serves to find the last layer.
+
+    Raises:
+        LastLayerError: If the network has no last layer that the methods can use.
     """
 
     def __init__(self, network: nn.Module, sample_shape: tuple[int, ...], labels: Tensor) -> None:
@@ -57,11 +63,21 @@ class FlowModel:
 
     @property
     def fingerprint(self) -> str:
+        """Name and content of the last layer, see `last_layer.fingerprint`."""
         return fingerprint(self.layer.name, self.weights)
 
     @torch.no_grad()
     def velocity(self, z: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """v (N, C, *S) at z (N, C, *S), sigma () or (N,), labels (N, L)."""
+        """The network's prediction v.
+
+        Arguments:
+            z: States, shape (N, C, *S).
+            sigma: Times t in [0, 1], shape () or (N,).
+            labels: Shape (N, L).
+
+        Returns:
+            Shape (N, C, *S), in latent units.
+        """
         return self.network(z, sigma.expand(len(z)), labels)
 
     def fit(
@@ -71,7 +87,17 @@ class FlowModel:
         structure: Structure = "full",
         draws: int = 1,
     ) -> GaussNewton:
-        """Sums over (x0, labels) batches, each noised `draws` times at uniform times."""
+        """Sums of the Gauss-Newton matrix over clean images at uniform random times.
+
+        Arguments:
+            batches: Pairs of x0 (B, C, *S) and labels (B, L).
+            generator: Of noise and times, on the CPU.
+            structure: `full` or `diag`.
+            draws: How often each batch is noised.
+
+        Raises:
+            ValueError: If there is no batch.
+        """
         sums: GaussNewton | None = None
         for x0, labels in batches:
             for _ in range(draws):
@@ -88,11 +114,22 @@ class FlowModel:
         return sums
 
     def posterior(self, sums: GaussNewton) -> LaplacePosterior:
+        """The posterior of `fit`'s sums, with the prior precision of largest evidence."""
         return sums.posterior(self.weights, fingerprint=self.fingerprint)
 
 
 class FlowDenoiser:
-    """The guided denoiser D = D_u + s (D_c - D_u) of a `FlowModel` for labels (B, L)."""
+    """The guided denoiser D = D_u + s (D_c - D_u) of a `FlowModel`.
+
+    Arguments:
+        model: The network.
+        labels: Of the condition, shape (B, L).
+        null_labels: Of the absent condition, shape (B, L); needed where s is not 1.
+        guidance_scale: s.
+
+    Raises:
+        ValueError: If there are no null labels to guide away from.
+    """
 
     def __init__(
         self,
@@ -111,6 +148,7 @@ class FlowDenoiser:
 
     @property
     def guided(self) -> bool:
+        """Whether an evaluation takes two calls of the network, with the condition first."""
         return self.guidance_scale != 1.0
 
     def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
@@ -118,11 +156,28 @@ class FlowDenoiser:
         return self.predict(z, sigma)[0]
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
+        """The denoised prediction D = z - t v.
+
+        Arguments:
+            z: States, shape (n * B, C, *S), tile-major: row c * B + b is copy c of sample b.
+            sigma: Time t, shape ().
+
+        Returns:
+            The guided D alone, shape (n * B, C, *S), in latent units.
+        """
         conditions = self._conditions(len(z) // len(self.labels))
         v = self.model.velocity(tile(z, len(conditions)), sigma, torch.cat(conditions))
         return (z - sigma * self._combine(v),)
 
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
+        """The prediction with the last-layer features that made it.
+
+        The output scale is -t, as D = z - t v; the features are guided as the prediction is.
+
+        Arguments:
+            z: States, shape (B, C, *S).
+            sigma: Time t, shape ().
+        """
         with self.model.layer.tap() as activations:
             predictions = self.predict(z, sigma)
         layer, activation = self.model.layer, activations[0]
@@ -133,19 +188,42 @@ class FlowDenoiser:
         return Evaluation(predictions, (guided,), -sigma.expand(len(z)), guidance)
 
     def conditional(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """D_c alone."""
+        """D_c, the prediction with the condition alone.
+
+        Arguments:
+            z: States, shape (n * B, C, *S), tile-major.
+            sigma: Time t, shape ().
+
+        Returns:
+            Shape (n * B, C, *S), in latent units.
+        """
         labels = tile(self.labels, len(z) // len(self.labels))
         return z - sigma * self.model.velocity(z, sigma, labels)
 
     def unconditional(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """D_u alone."""
+        """D_u, the prediction without the condition.
+
+        Arguments:
+            z: States, shape (n * B, C, *S), tile-major.
+            sigma: Time t, shape ().
+
+        Returns:
+            Shape (n * B, C, *S), in latent units.
+
+        Raises:
+            ValueError: If there are no null labels.
+        """
         if self.null_labels is None:
             raise ValueError("This denoiser has no null labels, so no unconditional prediction.")
         labels = tile(self.null_labels, len(z) // len(self.null_labels))
         return z - sigma * self.model.velocity(z, sigma, labels)
 
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
-        """Within the context copy c of the batch runs with weights W + deltas[c] (n, R, D)."""
+        """Within the context copy c of the batch runs with weights W + deltas[c].
+
+        Arguments:
+            deltas: Shape (n, R, D).
+        """
         return self.model.layer.perturbed(deltas, chunks=2 if self.guided else 1)
 
     def _conditions(self, copies: int) -> list[Tensor]:

@@ -43,7 +43,13 @@ class GaussNewton:
     def zeros(
         cls, features: int, structure: Structure, device: torch.device | str = "cpu"
     ) -> GaussNewton:
-        """Empty sums for D = `features`, on `device`."""
+        """Empty sums.
+
+        Arguments:
+            features: Number D of features, the bias included.
+            structure: `full` or `diag`.
+            device: Where the sums are kept; it needs double precision.
+        """
         return cls(STRUCTURES[structure].zeros(features, device).values)
 
     @property
@@ -256,7 +262,13 @@ class LaplacePosterior:
         return self._factors[key]
 
     def whiten(self, phi: Tensor) -> Tensor:
-        """L^T phi for phi (..., D): inner products of the result are phi^T Sigma phi'.
+        """Features in which the posterior covariance is the identity.
+
+        Arguments:
+            phi: Shape (..., D).
+
+        Returns:
+            L^T phi, shape (..., D): inner products of two of them are phi^T Sigma phi'.
 
         Raises:
             ValueError: If phi has another number of features than the posterior.

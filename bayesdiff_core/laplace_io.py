@@ -38,6 +38,9 @@ def save_posterior(posterior: LaplacePosterior, path: str | Path) -> None:
 def load_posterior(path: str | Path) -> LaplacePosterior:
     """Reads what `save_posterior` wrote.
 
+    Returns:
+        The posterior, equal to the saved one to the bit.
+
     Raises:
         ValueError: If the file is something else, cannot be read, or has another version.
     """

@@ -44,8 +44,12 @@ class LastLayerError(ValueError):
 class LastLayer:
     """A linear or convolutional layer whose weights carry the posterior.
 
-    `module` may keep its weights anywhere (quantised, offloaded, patched): only its input and
-    output are touched. `rows` is the number of outputs R, `has_bias` says whether phi ends with 1.
+    Attributes:
+        name: Path of the layer in its network.
+        module: The layer. It may keep its weights anywhere (quantised, offloaded, patched): only
+            its input and output are touched.
+        rows: Number R of its outputs.
+        has_bias: Whether phi ends with a constant 1.
     """
 
     name: str
@@ -55,16 +59,31 @@ class LastLayer:
 
     @property
     def is_convolution(self) -> bool:
+        """Whether phi is a patch of channels instead of a token."""
         return is_convolution(self.module)
 
     def features(self, activation: Tensor, positions: Positions = slice(None)) -> Tensor:
-        """Features phi (N, P, D), float32, of the layer's input, at some positions or at all."""
+        """Features phi of the layer's input.
+
+        Arguments:
+            activation: Its input, shape (N, C_in, H, W), or (N, *T, C_in) if it is linear.
+            positions: Some of the P positions, by default all.
+
+        Returns:
+            Float32, shape (N, p, D).
+        """
         return self.gather(self.windows(activation), positions)
 
     def windows(self, activation: Tensor) -> Tensor:
-        """What every position reads of the layer's input, as a view (N, rows, width, *size).
+        """What every position reads of the layer's input.
 
-        The positions of a convolution lie in rows; those of a linear layer make rows of one.
+        Arguments:
+            activation: Its input, shape (N, C_in, H, W), or (N, *T, C_in) if it is linear.
+
+        Returns:
+            A view of the padded input, shape (N, rows, width, *size). The positions of a
+            convolution lie in rows, and size is (C_in, kernel height, kernel width); those of a
+            linear layer make rows of one, and size is (C_in,).
         """
         if not self.is_convolution:
             return activation.flatten(1, -2).unsqueeze(2)
@@ -77,7 +96,15 @@ class LastLayer:
         return view.permute(0, 2, 3, 1, 4, 5)
 
     def gather(self, windows: Tensor, positions: Positions) -> Tensor:
-        """Features phi (N, p, D), float32, of the positions; a new tensor in any case."""
+        """Features phi of some positions.
+
+        Arguments:
+            windows: From `windows`.
+            positions: A run of positions, or their indices (p,).
+
+        Returns:
+            Float32, shape (N, p, D); a tensor of its own in any case.
+        """
         width = windows.shape[2]
         if isinstance(positions, Tensor):
             positions = positions.to(windows.device)
@@ -95,7 +122,15 @@ class LastLayer:
         return phi.flatten(1, 2)[:, inside]
 
     def shift(self, activation: Tensor, delta: Tensor) -> Tensor:
-        """Change of the layer's output when its weights move by `delta` (R, D)."""
+        """Change of the layer's output when its weights move.
+
+        Arguments:
+            activation: Input of the layer.
+            delta: Change of its weights, shape (R, D), the bias as last column.
+
+        Returns:
+            delta phi in the layout of the layer's output.
+        """
         delta = delta.to(activation)
         bias = delta[:, -1] if self.has_bias else None
         weight = delta[:, :-1] if self.has_bias else delta
@@ -130,7 +165,7 @@ class LastLayer:
 
     @contextmanager
     def tap(self) -> Iterator[list[Tensor]]:
-        """Collect the layer's inputs while the context is open; the hook is always removed."""
+        """Within the context, collects the inputs of the layer in the list it yields."""
         activations: list[Tensor] = []
 
         def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -144,7 +179,7 @@ class LastLayer:
 
     @contextmanager
     def override(self, change: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
-        """Replace the layer's output by `change(input, output)` while the context is open."""
+        """Within the context, the layer returns `change(input, output)`."""
         handle = self.module.register_forward_hook(
             lambda _module, inputs, output: change(inputs[0], output)
         )
@@ -169,9 +204,13 @@ class LastLayer:
 class OutputMap:
     """Where every element of the network output comes from, for one shape of latent.
 
-    `position` (C, *S) is the index p of the feature vector phi_p that made the element, `row`
-    (C, *S) the row of W; `sign` (C, *S) is -1 where the network negates the layer. `positions` is
-    P. Every element is sign * (W phi_p + b)[row].
+    Every element is sign * (W phi_p + b)[row].
+
+    Attributes:
+        position: Index p of the feature vector phi_p that made the element, shape (C, *S).
+        row: Its row of W, shape (C, *S).
+        sign: -1 where the network negates the layer, shape (C, *S).
+        positions: Number P of the positions.
     """
 
     position: Tensor
@@ -180,17 +219,38 @@ class OutputMap:
     positions: int
 
     def to_latent(self, values: Tensor) -> Tensor:
-        """Values (N, P) of the positions, given to the latent elements: (N, C, *S)."""
+        """Gives every element of the latent the value of its position.
+
+        Arguments:
+            values: Shape (N, P).
+
+        Returns:
+            Shape (N, C, *S).
+        """
         return values[:, self.position.to(values.device)]
 
     def gather(self, outputs: Tensor) -> Tensor:
-        """Layer outputs (N, P, R), rearranged as the network does: (N, C, *S)."""
+        """Rearranges outputs of the layer as the network does.
+
+        Arguments:
+            outputs: Shape (N, P, R).
+
+        Returns:
+            Shape (N, C, *S).
+        """
         device = outputs.device
         found = outputs[:, self.position.to(device), self.row.to(device)]
         return found * self.sign.to(device)
 
     def average(self, values: Tensor) -> Tensor:
-        """Mean over the elements that share a position: latent (N, C, *S) to (N, P)."""
+        """Mean over the elements that share a position.
+
+        Arguments:
+            values: Shape (N, C, *S).
+
+        Returns:
+            Shape (N, P).
+        """
         index = self.position.to(values.device).flatten()
         flat = values.flatten(1)
         total = flat.new_zeros(len(flat), self.positions).index_add_(1, index, flat)
@@ -199,18 +259,25 @@ class OutputMap:
 
 
 def is_convolution(module: nn.Module) -> bool:
+    """Whether a module is a 2d convolution, quantised or not."""
     return isinstance(module, nn.Conv2d) or type(module).__name__ == "Conv2d"
 
 
 def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, quantised or not."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Linear"
 
 
 def find_last_layer(network: nn.Module, forward: Forward) -> LastLayer:
-    """The last linear or convolutional leaf that `forward` runs.
+    """The last linear or convolutional leaf that runs in one forward.
 
-    `forward` runs the network once. Raises `LastLayerError` when no such layer runs, when it runs
-    more than once, or when its convolution is grouped or padded with anything but zeros.
+    Arguments:
+        network: Its modules are watched.
+        forward: Runs the network once.
+
+    Raises:
+        LastLayerError: If no such layer runs, if it runs more than once, or if its convolution is
+            grouped or padded with anything but zeros.
     """
     order: list[str] = []
     rows: dict[str, int] = {}
@@ -248,9 +315,16 @@ def find_last_layer(network: nn.Module, forward: Forward) -> LastLayer:
 def trace_output_map(layer: LastLayer, forward: Forward) -> OutputMap:
     """The way from the layer's output to the network output, read off in one forward.
 
-    The layer is made to return the numbers 1..n in float64 and `forward`, which must run one
-    sample, returns the network output (1, C, *S) in which they are found again. Raises
-    `LastLayerError` when anything but a signed gather stands between the two.
+    The layer is made to return the numbers 1..n in float64, which are found again in the network
+    output.
+
+    Arguments:
+        layer: The last layer of the network.
+        forward: Runs one sample, returns the network output (1, C, *S).
+
+    Raises:
+        LastLayerError: If anything but a signed gather stands between the two, or the layer does
+            not run exactly once.
     """
     shapes: list[torch.Size] = []
 
@@ -312,8 +386,12 @@ def fingerprint(layer_name: str, weights: Tensor) -> str:
 def check_fingerprint(posterior: LaplacePosterior, expected: str) -> None:
     """Refuses a posterior that was fitted on another last layer.
 
+    Arguments:
+        posterior: With the fingerprint of the layer it was fitted on.
+        expected: Fingerprint of the layer it is to be used with.
+
     Raises:
-        ValueError: If the posterior's fingerprint is not `expected`.
+        ValueError: If they differ.
     """
     if posterior.fingerprint != expected:
         raise ValueError(

@@ -12,10 +12,14 @@ __all__ = ["check_images", "check_maps", "percentiles"]
 
 
 def check_maps(maps: Tensor, name: str = "The uncertainty map") -> None:
-    """Refuses what is not a finite batch of maps, shape (B, H, W).
+    """Refuses what is not a finite batch of maps.
+
+    Arguments:
+        maps: Shape (B, H, W).
+        name: How the error names them, beginning a sentence.
 
     Raises:
-        ValueError: In words that name the map and say what to do.
+        ValueError: If the shape is another, the batch is empty, or a value is not finite.
     """
     if maps.ndim != 3:
         raise ValueError(
@@ -33,10 +37,14 @@ def check_maps(maps: Tensor, name: str = "The uncertainty map") -> None:
 
 
 def check_images(images: Tensor, name: str = "The image") -> None:
-    """Refuses what is not a batch of RGB images, shape (B, H, W, 3).
+    """Refuses what is not a batch of RGB images.
+
+    Arguments:
+        images: Shape (B, H, W, 3).
+        name: How the error names them, beginning a sentence.
 
     Raises:
-        ValueError: In words that name the image and say what to do.
+        ValueError: If the shape is another.
     """
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(

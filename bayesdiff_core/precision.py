@@ -69,7 +69,7 @@ class Precision(Protocol):
 
 @dataclass(frozen=True)
 class FullPrecision:
-    """A with all its correlations, `values` (D, D)."""
+    """A with all its correlations: `values` are (D, D). See `Precision` for the methods."""
 
     values: Tensor
     name: ClassVar[Structure] = "full"
@@ -101,7 +101,7 @@ class FullPrecision:
 
 @dataclass(frozen=True)
 class DiagonalPrecision:
-    """The diagonal of A, `values` (D,): weights of a row are independent."""
+    """The diagonal of A alone: `values` are (D,). See `Precision` for the methods."""
 
     values: Tensor
     name: ClassVar[Structure] = "diag"
@@ -135,7 +135,11 @@ STRUCTURES: dict[Structure, type[FullPrecision] | type[DiagonalPrecision]] = {
 
 
 def structured(values: Tensor) -> Precision:
-    """A stored as `values`, (D, D) or (D,), with the structure that its shape says."""
+    """The precision stored as `values`, with the structure that their shape says.
+
+    Arguments:
+        values: A, shape (D, D), or its diagonal, shape (D,). The result shares its memory.
+    """
     return FullPrecision(values) if values.ndim == 2 else DiagonalPrecision(values)
 
 

@@ -1,4 +1,4 @@
-"""From maps to a score an image, and from scores to an order and a choice."""
+"""Scores of images from their maps, their order, and which of them to keep."""
 
 from __future__ import annotations
 
@@ -82,7 +82,14 @@ def rank(scores: Tensor, direction: Direction = "ascending") -> Tensor:
 
 
 def keep_count(order: Tensor, count: int) -> Tensor:
-    """The first `count` of an order from `rank`, or all if there are fewer.
+    """The first images of an order.
+
+    Arguments:
+        order: From `rank`, shape (B,).
+        count: How many to keep.
+
+    Returns:
+        Shape (min(count, B),).
 
     Raises:
         ValueError: If `count` is less than one.
@@ -93,7 +100,14 @@ def keep_count(order: Tensor, count: int) -> Tensor:
 
 
 def keep_percent(order: Tensor, percent: float) -> Tensor:
-    """The first `percent` percent of an order from `rank`, rounded up to whole images.
+    """The first images of an order, as a share of it.
+
+    Arguments:
+        order: From `rank`, shape (B,).
+        percent: In (0, 100], of all images; rounded up to whole ones.
+
+    Returns:
+        Indices of the images that are kept.
 
     Raises:
         ValueError: If `percent` is not in (0, 100].

@@ -20,9 +20,14 @@ LABEL = "uncertain"
 
 @dataclass(frozen=True)
 class Selection:
-    """A threshold, as `percentile` of each map or as `value` in its unit, and what follows it.
+    """A threshold and what becomes of the pixels above it.
 
-    Distances and areas are in pixels of the image.
+    Attributes:
+        percentile: Threshold of each map, in [0, 100]; None if `value` is given.
+        value: Threshold in the unit of the maps; None if `percentile` is given.
+        grow: Pixels of the image by which regions grow, or shrink if negative.
+        minimum_area: Regions with fewer pixels of the image are dropped, before they grow.
+        feather: Pixels of the image over which regions fade out around themselves.
     """
 
     percentile: float | None = 90.0
@@ -32,7 +37,17 @@ class Selection:
     feather: float = 0.0
 
     def thresholds(self, maps: Tensor) -> Tensor:
-        """The value (B,) in the unit of maps (B, h, w) above which a pixel belongs to the mask."""
+        """The values above which a pixel belongs to the mask.
+
+        Arguments:
+            maps: Shape (B, h, w), in their own resolution.
+
+        Returns:
+            In the unit of the maps, shape (B,).
+
+        Raises:
+            ValueError: If the maps are not finite, or there is not exactly one threshold.
+        """
         check_maps(maps)
         if (self.percentile is None) == (self.value is None):
             raise ValueError(
@@ -45,18 +60,46 @@ class Selection:
         return percentiles(maps, (self.percentile,))[:, 0]
 
     def regions(self, maps: Tensor, thresholds: Tensor) -> Tensor:
-        """Masks of 0 and 1 of maps in image resolution, grown, without small regions."""
+        """The mask before it fades out.
+
+        Arguments:
+            maps: In the resolution of the image, shape (B, H, W).
+            thresholds: From `thresholds`, shape (B,).
+
+        Returns:
+            0 or 1, shape (B, H, W); without small regions, then grown.
+
+        Raises:
+            ValueError: If the maps are not finite.
+        """
         bare = above(maps, thresholds)
         kept = minimum_area(bare, self.minimum_area) if self.minimum_area > 1 else bare
         return grow(kept, self.grow) if self.grow else kept
 
     def soften(self, masks: Tensor) -> Tensor:
-        """The masks, fading out around their regions."""
+        """The masks, fading out around their regions.
+
+        Arguments:
+            masks: From `regions`, shape (B, H, W).
+
+        Returns:
+            In [0, 1], shape (B, H, W).
+        """
         return feather(masks, self.feather) if self.feather else masks
 
 
 class Segment(NamedTuple):
-    """One region, with the fields that detailer nodes read by name."""
+    """One region, with the fields that detailer nodes read by name.
+
+    Attributes:
+        cropped_image: None: detailers cut it out themselves.
+        cropped_mask: In [0, 1], shape of the crop.
+        confidence: In [0, 1].
+        crop_region: [left, top, right, bottom] of the crop, in pixels.
+        bbox: The same of the region.
+        label: `LABEL`.
+        control_net_wrapper: None.
+    """
 
     cropped_image: Any
     cropped_mask: NDArray[np.float32]
@@ -68,20 +111,30 @@ class Segment(NamedTuple):
 
 
 def corners(masks: Tensor) -> list[list[list[int]]]:
-    """For each mask the boxes [left, top, right, bottom] of its regions, the largest first."""
+    """The boxes of the regions of masks.
+
+    Arguments:
+        masks: In [0, 1], shape (B, H, W).
+
+    Returns:
+        For each mask [left, top, right, bottom] of its regions in pixels, the largest first.
+    """
     return [[_corners(box) for box in boxes] for boxes in regions(masks).boxes]
 
 
 def segments(
     masks: Tensor, soft: Tensor, strength: Tensor, around: float = 2.0
 ) -> list[tuple[tuple[int, int], list[Segment]]]:
-    """For each mask its (height, width) and its regions, the largest first.
+    """The regions of masks, in the form that detailer nodes take.
 
     Arguments:
         masks: Of 0 and 1, shape (B, H, W).
         soft: The same, feathered.
         strength: In [0, 1], shape (B, H, W); its highest value in a region is the confidence.
-        around: How much larger than the box the crop is that a detailer works on.
+        around: How many times as long as the box the sides of the crop are.
+
+    Returns:
+        For each mask its (height, width) and its regions, the largest first.
     """
     found = regions(masks)
     height, width = masks.shape[-2:]

@@ -54,12 +54,23 @@ class Trace:
 
     @property
     def evaluations(self) -> int:
+        """Number E of evaluations."""
         return len(self.sigmas)
 
     def reconstruct(
         self, row: int, x: Tensor, predictions: Sequence[Sequence[Tensor]], noise: Sequence[Tensor]
     ) -> Tensor:
-        """State `row` from the initial state x, the predictions D_jm and the noise draws."""
+        """A state of the run as the linear combination that it is.
+
+        Arguments:
+            row: Evaluation k in 0..E, where E is the final state.
+            x: Initial state, any shape.
+            predictions: D_jm of all evaluations before `row`, M for each.
+            noise: All noise draws of the run before `row`.
+
+        Returns:
+            z_k, in the shape of x.
+        """
         state = self.start[row].item() * x
         for j, read in enumerate(predictions):
             for m, tensor in enumerate(read):
@@ -74,10 +85,17 @@ class Trace:
 
 
 def trace_solver(run: SolverRunner, reads: int = 1, name: str = "solver") -> Trace:
-    """Trace the solver behind `run`, whose evaluations return `reads` predictions each.
+    """Traces the solver behind `run`: two runs on basis vectors, without a model.
 
-    Raises `UntraceableSolverError` when the solver changes the shape of its state, adds a constant
-    that depends on nothing, or decides by the data how often to evaluate.
+    Arguments:
+        run: Runs the solver on a state of any number of channels.
+        reads: Number M of predictions that an evaluation returns.
+        name: Of the solver, for errors.
+
+    Raises:
+        UntraceableSolverError: If the solver changes the shape of its state, adds a constant of
+            its own, decides by the data how often to evaluate, or has coefficients that are not
+            finite.
     """
     evaluations, draws = _count(run, reads, name)
     width = 2 + evaluations * reads + draws

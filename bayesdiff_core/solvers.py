@@ -46,13 +46,23 @@ class SamplerFunction(Protocol):
 
 
 def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
-    """Uniform flow-matching schedule from 1 to 0 in `steps` steps (Esser et al. 2024, eq. 23)."""
+    """Schedule of flow matching, uniform in t before the shift (Esser et al. 2024, eq. 23).
+
+        sigma = s t / (1 + (s - 1) t),      t from 1 to 0
+
+    Arguments:
+        steps: Number of steps.
+        shift: s; 1 leaves the times uniform, more spends more steps at high noise.
+
+    Returns:
+        Shape (steps + 1,), from 1 down to 0.
+    """
     t = torch.linspace(1, 0, steps + 1)
     return shift * t / (1 + (shift - 1) * t)
 
 
 def flow_alpha(sigma: Tensor) -> Tensor:
-    """Signal level of flow matching at a sigma."""
+    """Signal level alpha = 1 - sigma of flow matching, any shape."""
     return 1 - sigma
 
 
@@ -63,7 +73,10 @@ def ddim(
     callback: Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """DDIM with eta = 0, which is Euler's method in sigma (Song 2021; Karras 2022)."""
+    """DDIM with eta = 0, which is Euler's method in sigma (Song 2021; Karras 2022).
+
+    x <- x + (x - D) / sigma_i * (sigma_(i+1) - sigma_i)
+    """
     ones = x.new_ones(len(x))
     for i in range(len(sigmas) - 1):
         denoised = model(x, sigmas[i] * ones)
@@ -82,7 +95,11 @@ def ddpm(
 ) -> Tensor:
     """Ancestral sampling with the exact Gaussian posterior q(z_s | z_t, x0 = D) (Ho et al. 2020).
 
-    alpha(sigma) = 1 - sigma, the signal level of flow matching.
+    For flow matching, alpha(sigma) = 1 - sigma. With the variance that noise adds from s to t,
+    v = t^2 - (alpha_t / alpha_s)^2 s^2, and fresh noise e,
+
+        up = s sqrt(v) / t,      down = sqrt(s^2 - up^2),
+        x <- alpha_s D + down (x - alpha_t D) / t + up e
     """
     noise_sampler = noise_sampler or (lambda _sigma, _sigma_next: torch.randn_like(x))
     ones = x.new_ones(len(x))
@@ -106,7 +123,11 @@ def dpm_solver_2(
     callback: Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """DPM-Solver-2: one midpoint in log sigma a step (Lu et al. 2022, algorithm 1)."""
+    """DPM-Solver-2: one midpoint in log sigma a step (Lu et al. 2022, algorithm 1).
+
+    The slope of a step is taken at sigma = sqrt(sigma_i sigma_(i+1)), reached by Euler's method;
+    the last step, to 0, is Euler's. Costs two evaluations for each step but the last.
+    """
     ones = x.new_ones(len(x))
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
@@ -128,7 +149,13 @@ def dpmpp_2m(
     callback: Callback = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M) in log sigma (Lu et al. 2022b, algorithm 2)."""
+    """DPM-Solver++(2M) in log sigma (Lu et al. 2022b, algorithm 2).
+
+        q = sigma_(i+1) / sigma_i,      x <- q x + (1 - q) (D_i + (D_i - D_(i-1)) / (2 r))
+
+    where r is the length of the last step over that of this one, in log sigma. The first and the
+    last step use D_i alone.
+    """
     ones = x.new_ones(len(x))
     previous: Tensor | None = None
     for i in range(len(sigmas) - 1):
@@ -146,7 +173,7 @@ def dpmpp_2m(
 
 
 def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
-    """Slope dz/dsigma of the probability flow (Karras et al. 2022, eq. 3)."""
+    """Slope dz/dsigma = (z - D) / sigma of the probability flow (Karras et al. 2022, eq. 3)."""
     return (x - denoised) / sigma
 
 

@@ -22,7 +22,7 @@ STEP_UNIT = "latent distance"
 
 
 def step_map(recording: Recording, step: int) -> Tensor:
-    """What was still undecided at one step.
+    """What was still undecided at one step: the root mean square over channels of D_k - x_0.
 
     Arguments:
         recording: Of a run with E evaluations.
@@ -44,7 +44,14 @@ def step_map(recording: Recording, step: int) -> Tensor:
 
 
 def step_totals(recording: Recording) -> Tensor:
-    """Root mean square over each image of what was undecided at each step, shape (B, E)."""
+    """Root mean square over each image of what was undecided at each step.
+
+    Arguments:
+        recording: Of a run with E evaluations.
+
+    Returns:
+        Latent distance, float32, shape (B, E).
+    """
     totals = [
         step_map(recording, step).flatten(1).square().mean(dim=1).sqrt()
         for step in range(1, len(recording.denoised) + 1)

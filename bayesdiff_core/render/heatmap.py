@@ -141,7 +141,13 @@ def colorize(maps: Tensor, limits: Tensor, colormap: Colormap = "inferno") -> Te
 
 
 def color_table(colormap: Colormap) -> NDArray[np.uint8]:
-    """The 256 colours of a colormap, RGB, shape (256, 3).
+    """The 256 colours of a colormap.
+
+    Arguments:
+        colormap: One of `COLORMAPS`.
+
+    Returns:
+        RGB from 0 to 255, shape (256, 3).
 
     Raises:
         ValueError: If the colormap is unknown.

@@ -45,10 +45,19 @@ class Look:
     bar: bool = False
 
     def limits_of(self, maps: Tensor) -> Tensor:
-        """The values (B, 2) with the first and the last colour of maps (B, h, w).
+        """The values with the first and the last colour.
 
-        They are the median and the 99th percentile, so that the surer half of what is compared
-        stays clear and a few extreme pixels do not darken the rest.
+        Unless the scale is fixed, they are the median and the 99th percentile, so that the surer
+        half of what is compared stays clear and a few extreme pixels do not darken the rest.
+
+        Arguments:
+            maps: Shape (B, h, w).
+
+        Returns:
+            In the unit of the maps, shape (B, 2).
+
+        Raises:
+            ValueError: If the maps are not finite, or the limits of a fixed scale are missing.
         """
         return scale_limits(maps, self.scale, low_percentile=50.0, fixed=self.limits)
 

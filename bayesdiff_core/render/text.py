@@ -42,7 +42,15 @@ _HAS_TYPEFACE = hasattr(cv2, "FontFace")
 
 
 def text_width(text: str, size: int) -> int:
-    """Width in pixels of `text` set in a line of `size` pixels."""
+    """Width of a line of text.
+
+    Arguments:
+        text: One line.
+        size: Height of the line in pixels, descenders included.
+
+    Returns:
+        Pixels.
+    """
     return int(_ink(text, size).shape[1])
 
 

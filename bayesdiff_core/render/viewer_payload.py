@@ -54,12 +54,27 @@ _CODES = 65535
 
 
 def frames(maps: Tensor) -> Tensor:
-    """Maps (B, *S) as a batch of pictures (N, h, w): the frames of a video follow one another."""
+    """Maps as a batch of pictures: the frames of a video follow one another.
+
+    Arguments:
+        maps: Shape (B, *S), the last two axes those of a picture.
+
+    Returns:
+        Shape (N, h, w), N the number of frames of all samples.
+    """
     return maps.reshape(-1, *maps.shape[-2:])
 
 
 def recorded_steps(recording: Recording, batch: int) -> list[int]:
-    """The steps to send, evenly spread, the last one included; fewer for larger batches."""
+    """The steps whose maps are sent: evenly spread, the last one included.
+
+    Arguments:
+        recording: Of the run.
+        batch: Number of images; the more there are, the fewer steps are sent.
+
+    Returns:
+        Numbers of steps, counted from 1, ascending.
+    """
     count = len(recording.denoised)
     wanted = min(count, max(8, STEP_MAPS // batch))
     return sorted({round(step) for step in np.linspace(1, count, wanted).tolist()})

@@ -35,8 +35,10 @@ WRAPPERS = comfy.patcher_extension.WrappersMP
 class CondCall:
     """One call of `calc_cond_batch`: its input, its predictions and the features behind them.
 
-    `predictions` holds one (B, C, *S) for each condition, `features` those (B, P, D) behind it, or
-    None where the condition is absent.
+    Attributes:
+        x: The states, shape (B, C, *S).
+        predictions: The denoised D (B, C, *S) of each condition.
+        features: The features phi (B, P, D) behind each; None where the condition is absent.
     """
 
     x: Tensor
@@ -45,10 +47,9 @@ class CondCall:
 
 
 class Tap:
-    """Records features, moves weights, or answers in place of the model.
+    """Records features, perturbs weights, or answers in place of the model, within its contexts.
 
-    All three only within its contexts; `install` puts the wrappers into the private options of a
-    run.
+    Outside of them it changes nothing. `install` puts its wrappers into the options of a run.
     """
 
     def __init__(self, layer: ModelLayer) -> None:
@@ -59,6 +60,7 @@ class Tap:
         self._replies: Iterator[list[Tensor]] | None = None
 
     def install(self, model_options: dict[str, Any]) -> None:
+        """Adds the tap's wrappers to the private model options of a run, in place."""
         wrappers = {
             WRAPPERS.CALC_COND_BATCH: self._calc_cond_batch,
             WRAPPERS.APPLY_MODEL: self._apply_model,
@@ -70,7 +72,7 @@ class Tap:
 
     @contextmanager
     def recording(self) -> Iterator[list[CondCall]]:
-        """Collect every call of `calc_cond_batch` with its features."""
+        """Within the context, collects every call of `calc_cond_batch` with its features."""
         self._calls = []
         try:
             yield self._calls
@@ -79,7 +81,11 @@ class Tap:
 
     @contextmanager
     def moved(self, deltas: Tensor) -> Iterator[None]:
-        """Run copy c of a tile-major batch with weights W + deltas[c]; deltas is (n, R, D)."""
+        """Within the context, copy c of a tile-major batch runs with weights W + deltas[c].
+
+        Arguments:
+            deltas: Shape (n, R, D).
+        """
         self._deltas = deltas
         try:
             yield
@@ -88,7 +94,11 @@ class Tap:
 
     @contextmanager
     def answering(self, replies: list[list[Tensor]]) -> Iterator[None]:
-        """Let `calc_cond_batch` return these predictions, one list a call, without the model."""
+        """Within the context, `calc_cond_batch` returns given predictions without the model.
+
+        Arguments:
+            replies: For each call the predictions (B, C, *S) of its conditions.
+        """
         self._replies = iter(replies)
         try:
             yield

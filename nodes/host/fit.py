@@ -28,7 +28,14 @@ CHUNK = 8
 
 @dataclass(frozen=True)
 class Fit:
-    """A posterior and what it was made from."""
+    """A posterior and what it was made from.
+
+    Attributes:
+        posterior: Of the last layer's weights.
+        layer: Name of the layer.
+        latents: Number of clean latents.
+        draws: Noise draws of each.
+    """
 
     posterior: LaplacePosterior
     layer: str
@@ -36,6 +43,7 @@ class Fit:
     draws: int
 
     def report(self) -> str:
+        """The fit as text, one figure a line."""
         p = self.posterior
         return "\n".join(
             [
@@ -62,8 +70,17 @@ def fit_posterior(
 ) -> Fit:
     """Laplace posterior of the model's last layer around its weights, patches included.
 
-    Every latent is noised `draws` times at levels uniform over the schedule. `structure` None
-    takes the full matrix where its size allows it.
+    Arguments:
+        model: From the host, with its patches.
+        latent: The host's dictionary of clean latents, samples (B, C, *S).
+        conditioning: One for all latents, or a batch with one for each.
+        draws: How often each latent is noised, at levels uniform over the schedule.
+        structure: `full` or `diag`; None takes `full` where the number of features allows it.
+        seed: Decides noise and levels.
+
+    Raises:
+        ValueError: If the latents are all zero or not finite, the batches do not fit, or the model
+            has no last layer that can be followed.
     """
     samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
     check_batches("conditioning", conditioning, len(samples))

@@ -34,14 +34,16 @@ Area = Sequence[int] | None
 class Positions:
     """The positions of the layer that reach the latent; others, such as text tokens, do not.
 
-    `kept` (P,) are their indices among the layer's own positions, `output_map` speaks of them.
+    Attributes:
+        kept: Their indices among the layer's own positions, shape (P,); None is all of them.
+        output_map: The way from these P positions to the latent.
     """
 
     kept: Tensor | None
     output_map: OutputMap
 
     def features(self, layer: LastLayer, activation: Tensor) -> Features:
-        """phi (N, P, D) of the layer's input."""
+        """Features phi (N, P, D) of an input of the layer, at these positions."""
         return Features.of(layer, activation, self.kept)
 
 
@@ -49,7 +51,11 @@ class Positions:
 class ModelLayer:
     """The last layer of one model with the positions of every shape of latent seen so far.
 
-    `dtype` is that of its input and `features` the number D of phi.
+    Attributes:
+        layer: The layer.
+        dtype: Of its input.
+        features: Number D of features phi, the bias included.
+        shapes: Its positions for each shape (C, *S) of latent.
     """
 
     layer: LastLayer
@@ -58,7 +64,11 @@ class ModelLayer:
     shapes: dict[torch.Size, Positions] = field(default_factory=dict)
 
     def weights(self, device: torch.device) -> Tensor:
-        """The weights (R, D) that are in effect, patches included; the bias as last column."""
+        """The weights in effect, patches included.
+
+        Returns:
+            Float32, shape (R, D), the bias as last column.
+        """
         module: Any = self.layer.module
         if isinstance(module, comfy.ops.CastWeightBiasOp):
             like = torch.empty(0, dtype=self.dtype, device=device)
@@ -68,6 +78,7 @@ class ModelLayer:
         return weights_with_bias(weight, bias).float()
 
     def fingerprint(self, device: torch.device) -> str:
+        """Name and content of the layer; a compiled model has the same as the plain one."""
         return fingerprint(self.layer.name.replace("_orig_mod.", ""), self.weights(device))
 
 
@@ -77,10 +88,19 @@ _found: WeakKeyDictionary[torch.nn.Module, ModelLayer] = WeakKeyDictionary()
 def find_layer(
     model: Any, conds: Conds, x: Tensor, sigma: Tensor, model_options: dict[str, Any]
 ) -> ModelLayer:
-    """The last layer of a loaded `model`, with the positions for x (B, C, *S) and all areas.
+    """The last layer of a loaded model, with its positions for a latent and all areas in it.
 
-    Costs up to three evaluations of one sample for a new model and none for a known one. Raises
-    `LastLayerError` when the model has no last layer that can be followed.
+    Costs up to three evaluations of one sample for a new model and none for a known one.
+
+    Arguments:
+        model: Loaded, as the host's samplers get it.
+        conds: Processed conditionings.
+        x: A state, shape (B, C, *S); only its first sample is used.
+        sigma: Its noise level, shape ().
+        model_options: Those of the run.
+
+    Raises:
+        LastLayerError: If the model has no last layer that can be followed.
     """
     conds = select(conds, slice(0, 1), len(x))
     bare = _bare(conds)

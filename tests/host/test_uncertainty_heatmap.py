@@ -117,6 +117,14 @@ def test_images_of_another_batch_are_refused(host, make):
         heatmap(host, make(), image=torch.rand(3, 16, 24, 3))
 
 
+@pytest.mark.parametrize(("text", "first"), [("", []), ("What it is for.", ["What it is for."])])
+def test_the_tooltip_of_a_signal_input_explains_every_signal(host, text, first):
+    known = host.module("bayesdiff_core.uncertainty").SIGNALS
+    made = host.module("nodes.inputs").signal_input(text)
+    assert made.options == list(known)
+    assert made.tooltip.splitlines() == [*first, *(f"{n}: {t}." for n, t in known.items())]
+
+
 @pytest.mark.parametrize("recorded", [True, False], ids=["steps", "histogram alone"])
 def test_the_plot_has_the_width_that_was_asked_for(host, make, recorded):
     uncertainty = make()
