@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..filtering import DROPPED
+from ..detection.filtering import DROPPED
 from . import CheckpointError
 from .runs import Image, Runs
 from .truth import Verdict

@@ -1,4 +1,4 @@
-"""A folder of measured runs: images, maps, and a JSON line a run with the scores of its images.
+"""A folder of measured runs: images, maps, and one line of JSON per run with its scores.
 
 A run is one line, written when everything else of it is there, so that a measurement that was cut
 off goes on with the first run that is missing.
@@ -22,6 +22,8 @@ from torch import Tensor
 from bayesdiff_core.ranking import pool
 
 from ..baselines import total_variation
+from ..contact_sheet import write_picture
+from ..experiment import replacing
 from . import CheckpointError
 from .host import Executor, Seen
 from .workflow import Workflow
@@ -87,7 +89,7 @@ class Runs:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What was measured, a dictionary a run."""
+        """What was measured, one dictionary per run."""
         path = self.folder / "runs.jsonl"
         if not path.is_file():
             return []
@@ -130,7 +132,7 @@ class Runs:
         images = []
         for place, picture in enumerate(seen.images):
             file = f"images/{run:04}-{place}.png"
-            _write_picture(self.folder / file, picture)
+            write_picture(self.folder / file, picture.numpy())
             signals = {name: rows[place] for name, rows in scores.items()}
             images.append({"file": file, "signals": signals})
         metadata = seen.uncertainty.metadata
@@ -215,16 +217,9 @@ def read_picture(path: Path) -> Tensor:
     return torch.from_numpy(picture[..., ::-1].astype(np.float32) / 255)
 
 
-def _write_picture(path: Path, picture: Tensor) -> None:
-    values = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    cv2.imencode(".png", np.ascontiguousarray(values[..., ::-1]))[1].tofile(path)
-
-
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all: what is cut off leaves the old file."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def check_prompts(lines: Sequence[str]) -> tuple[str, ...]:

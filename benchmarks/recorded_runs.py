@@ -1,21 +1,20 @@
-"""Recorded runs of a bundled model, computed once: what detection and repair start from."""
+"""Recorded runs of the bundled models, computed once: what detection and repair start from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-import torch
 from torch import Tensor
 
 from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.methods import PRESETS
 from bayesdiff_core.recording import Recorder, Recording
 
-from .setting import BenchmarkModel, Setting, cached, load_benchmark_model
+from .cache import cached
+from .models import Setting, benchmark_model
 
-__all__ = ["CHUNK", "STEPS", "Scenes", "benchmark_model", "chunks", "renoise", "sample_scenes"]
+__all__ = ["CHUNK", "STEPS", "Scenes", "chunks", "renoise", "sample_scenes"]
 
 STEPS = 30
 CHUNK = 64
@@ -49,17 +48,6 @@ class Scenes:
 
     def denoiser_of(self, guidance_scale: float) -> FlowDenoiser:
         return benchmark_model(self.setting.model).denoiser(self.labels, guidance_scale)
-
-
-@lru_cache
-def benchmark_model(name: str) -> BenchmarkModel:
-    """A bundled model with its posterior, its weights laid out as convolutions on a CPU like them.
-
-    That takes a sixth off the time; every later use of the model in this process shares it.
-    """
-    model = load_benchmark_model(name)
-    model.flow.network.to(memory_format=torch.channels_last)
-    return model
 
 
 def chunks(

@@ -12,12 +12,10 @@ there has found nothing. Truths are cached, so a second run is quick. The last l
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +23,14 @@ from torch import Tensor
 
 from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, UnsupportedSolverError
 
-from .baselines import free_maps
-from .memory import peak_bytes
-from .metrics import Interval, bootstrap, partial_spearman, pearson, spearman
-from .setting import Setting, cached
+from ..baselines import baseline_maps
+from ..cache import cached
+from ..experiment import command_line, write_json
+from ..memory import peak_bytes
+from ..metrics import Interval, bootstrap, partial_spearman, pearson, spearman
+from ..models import Setting
 
-__all__ = ["Cell", "Row", "Truth", "measure", "methods", "truth_for"]
+__all__ = ["MODELS", "Cell", "cells_for", "main", "run", "truth_for"]
 
 MODELS = ("digits", "emoji", "letters")
 
@@ -159,7 +159,7 @@ def measure(
         rows[name] = compare(
             maps, truth, cost=cost, seconds_ratio=seconds / plain, memory_ratio=ratio
         )
-    batches = [free_maps(batch.process()) for batch in cell.batches]
+    batches = [baseline_maps(batch.process()) for batch in cell.batches]
     for name in batches[0]:
         maps = torch.cat([free[name] for free in batches])
         extra = 1.0 if name == "noise shift" else 0.0
@@ -273,14 +273,17 @@ def as_json(cell: Cell, truth: Truth, rows: dict[str, Row]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one cell a model, M = 16, no memory")
+    parser = command_line(
+        "fidelity",
+        __doc__,
+        quick="one cell per model, M = 16, no memory",
+        output="folder for one JSON file per model",
+    )
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--members", type=int, help="members of the truth (64; quick: 16)")
-    parser.add_argument("--images", type=int, help="images a batch (8; quick: 3)")
-    parser.add_argument("--batches", type=int, default=2, help="batches a cell (2; quick: 1)")
+    parser.add_argument("--images", type=int, help="images per batch (8; quick: 3)")
+    parser.add_argument("--batches", type=int, default=2, help="batches per cell (2; quick: 1)")
     parser.add_argument("--cells", type=int, nargs="+", help="which cells of the grid, from 0")
-    parser.add_argument("--output", type=Path, help="folder for one JSON file a model")
     arguments = parser.parse_args()
     members = arguments.members or (16 if arguments.quick else 64)
     images = arguments.images or (3 if arguments.quick else 8)
@@ -297,11 +300,5 @@ def main() -> None:
             results.setdefault(model, []).append(rows)
             details.append(as_json(cell, truth, rows))
             if arguments.output:
-                arguments.output.mkdir(parents=True, exist_ok=True)
-                path = arguments.output / f"{model}.json"
-                path.write_text(json.dumps(details, indent=1) + "\n")
+                write_json(arguments.output / f"{model}.json", details)
     print(json.dumps({"benchmark": "fidelity", "models": summary(results)}))
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,8 @@ from bayesdiff_core.signals import (
 from bayesdiff_core.solver_run import Evaluation, SolverRun, tile
 from bayesdiff_core.solvers import ddim
 
-from .scenes import Scenes, benchmark_model, renoise
+from ..models import benchmark_model
+from ..recorded_runs import Scenes, renoise
 
 __all__ = [
     "MODES",

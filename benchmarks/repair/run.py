@@ -1,4 +1,4 @@
-"""Does sampling a malformed region again repair it, and is that better than sampling anew?
+"""Repair of malformed regions by sampling them again, against sampling the whole image anew.
 
     python -m benchmarks.repair [--quick] [--sections grid default choice loop
         letters-default letters-choice letters-loop] [--output docs/evidence/repair.json]
@@ -19,13 +19,9 @@ Intervals are over quadrants or scenes. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -33,16 +29,17 @@ from torch import Tensor
 
 from bayesdiff_core.resample.masked_run import choose
 
+from ..cache import CACHE
+from ..detection.sections import SECTIONS as DETECTION
+from ..detection.sections import Plan
+from ..experiment import Report, Results, command_line, progress, run_sections
+from ..metrics import Interval, auroc, bootstrap
+from ..oracle_truth import load_judge
+from ..recorded_runs import STEPS
 from .cases import MODES, Case, join, quadrant_case, sample_again
-from .detect import SECTIONS as DETECTION
-from .detect import Plan
-from .judges import load_judge
 from .loop import CONTRAST_COST, Loop, State, begin, one_round, sample_anew
-from .metrics import Interval, auroc, bootstrap
-from .scenes import STEPS
-from .setting import CACHE
 
-__all__ = ["PICTURES", "SUBJECTS", "main"]
+__all__ = ["PICTURES", "main"]
 
 PICTURES = CACHE / "loop.safetensors"
 """Where the loop leaves its first scenes, for the pictures of docs/evidence.md."""
@@ -60,8 +57,6 @@ SECTIONS = (
     "grid", "default", "choice", "loop",
     "letters-default", "letters-choice", "letters-loop",
 )  # fmt: skip
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,7 @@ def accepted(case: Case, latents: Tensor) -> Tensor:
     return ~malformed.gather(1, case.quadrant[:, None])[:, 0]
 
 
-def rows_of(trial: Trial, kind: str, found: Outcomes) -> list[dict[str, Any]]:
+def rows_of(trial: Trial, kind: str, found: Outcomes) -> list[Results]:
     """Every rule and number of candidates; the mean over all of them stands for one at random."""
     base = {"kind": kind, "mode": trial.mode, "denoise": trial.denoise, "cases": len(found.before)}
     single = bootstrap(found.right.float().mean(0))
@@ -208,8 +203,8 @@ def rows_of(trial: Trial, kind: str, found: Outcomes) -> list[dict[str, Any]]:
     return rows
 
 
-def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Report) -> dict:
-    rows: list[dict[str, Any]] = []
+def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Report) -> Results:
+    rows: list[Results] = []
     outside = 0.0
     for kind, trial in plan:
         found = try_out(cases[kind == "good"], trial, report)
@@ -218,7 +213,7 @@ def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Re
     return {"rows": rows, "outside_max_abs": outside}
 
 
-def choice(subject: Subject, count: int, report: Report) -> dict[str, Any]:
+def choice(subject: Subject, count: int, report: Report) -> Results:
     """The growth of the masks, by one round of the loop on scenes of their own, and how well the
     threshold tells regions apart there (the best by Youden's J of the highest tenth)."""
     plan, rule = subject.choosing, subject.rule
@@ -263,7 +258,7 @@ def right_scenes(state: State) -> Tensor:
     return (~bad).all(1).float()
 
 
-def loop(subject: Subject, count: int, turns: int, samples: int, report: Report) -> dict[str, Any]:
+def loop(subject: Subject, count: int, turns: int, samples: int, report: Report) -> Results:
     """The loop for up to `turns` rounds, and `samples` fresh ones of every scene."""
     rounds: list[list[Tensor]] = [[] for _ in range(turns + 1)]
     costs: list[list[Tensor]] = [[] for _ in range(turns + 1)]
@@ -351,9 +346,9 @@ class Anew:
 
 def round_row(
     number: int, right: Tensor, cost: Tensor, bad: Tensor, bad_before: Tensor, anew: Anew
-) -> dict[str, Any]:
+) -> Results:
     extra = cost.mean().item() - STEPS - CONTRAST_COST
-    row: dict[str, Any] = {
+    row: Results = {
         "rounds": number,
         "cost": cost.mean().item(),
         "right": asdict(bootstrap(right)),
@@ -369,7 +364,7 @@ def round_row(
     return row
 
 
-def print_rows(found: dict[str, Any]) -> None:
+def print_rows(found: Results) -> None:
     print(f"{'kind':<5} {'mode':<20} {'start':>5} {'rule':<12} {'N':>2} {'kept':>5} {'right':>22}")
     for row in found["rows"]:
         print(
@@ -379,7 +374,7 @@ def print_rows(found: dict[str, Any]) -> None:
     print(f"largest change outside the mask: {found['outside_max_abs']:g}")
 
 
-def print_loop(found: dict[str, Any]) -> None:
+def print_loop(found: Results) -> None:
     print(f"{found['scenes']} scenes, {found['flagged']:.3f} flagged; rule {found['rule']}")
     for row in found["rounds"]:
         print(
@@ -393,7 +388,7 @@ def print_loop(found: dict[str, Any]) -> None:
     print(f"largest change outside the masks: {found['outside_max_abs']:g}")
 
 
-def rate(details: dict[str, Any], kind: str) -> float | None:
+def rate(details: Results, kind: str) -> float | None:
     """Share right under the product's default, of the section with the most cases."""
     mode, denoise, count = DEFAULT
     wanted = {"kind": kind, "mode": mode, "denoise": denoise, "rule": "artifact", "n": count}
@@ -404,7 +399,7 @@ def rate(details: dict[str, Any], kind: str) -> float | None:
     return None
 
 
-def last_line(details: dict[str, Any]) -> dict[str, Any]:
+def last_line(details: Results) -> Results:
     """One round of the loop against the better of both ways to sample anew at its cost."""
     fixed, kept = rate(details, "bad"), rate(details, "good")
     rounds = details.get("loop", {}).get("rounds", [])
@@ -422,29 +417,30 @@ def last_line(details: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def print_section(found: Results) -> None:
+    if "rows" in found:
+        print_rows(found)
+    elif "rounds" in found:
+        print_loop(found)
+    else:
+        print(json.dumps(found, indent=1))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="12 quadrants and 24 scenes of digits"
-    )
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS)
-    parser.add_argument("--output", type=Path, help="write every figure there, section by section")
-    arguments = parser.parse_args()
-    details: dict[str, Any] = {}
-    if arguments.output and arguments.output.is_file():
-        details = json.loads(arguments.output.read_text())
-    start = time.perf_counter()
-
-    def report(text: str) -> None:
-        if not arguments.quick:
-            print(f"[{time.perf_counter() - start:6.0f} s] {text}", flush=True)
-
+    arguments = command_line(
+        "repair",
+        __doc__,
+        quick="12 quadrants and 24 scenes of digits",
+        sections=SECTIONS,
+        output="write every figure there, section by section",
+    ).parse_args()
+    report = progress(quiet=arguments.quick)
     default = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
     full = [*(("bad", trial) for trial in GRID), *(("good", trial) for trial in GOOD)]
     cases, scenes = (12, 24) if arguments.quick else (160, 192)
     turns = (QUICK_ROUNDS, QUICK_ANEW) if arguments.quick else (ROUNDS, ANEW)
     digits, letters = SUBJECTS["digits"], SUBJECTS["letters"]
-    sections: dict[str, Callable[[], dict[str, Any]]] = {
+    sections: dict[str, Callable[[], Results]] = {
         "grid": lambda: grid(quadrants(digits, 0, 32), full, report),
         "default": lambda: grid(quadrants(digits, 0, cases), default, report),
         "choice": lambda: choice(digits, 128, report),
@@ -454,19 +450,5 @@ def main() -> None:
         "letters-loop": lambda: loop(letters, scenes, *turns, report),
     }
     names = arguments.sections or (["default", "loop"] if arguments.quick else list(sections))
-    for name in names:
-        details[name] = sections[name]()
-        if "rows" in details[name]:
-            print_rows(details[name])
-        elif "rounds" in details[name]:
-            print_loop(details[name])
-        else:
-            print(json.dumps(details[name], indent=1))
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps(details, indent=1) + "\n")
+    details = run_sections(sections, names, print_section, arguments.output)
     print(json.dumps(last_line(details)))
-
-
-if __name__ == "__main__":
-    main()

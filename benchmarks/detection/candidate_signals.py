@@ -1,4 +1,4 @@
-"""The signals under test, each a map (B, H, W) of one batch of recorded scenes; HIGH is suspect.
+"""The signals under test: maps (B, H, W) of a batch of recorded scenes, high where suspect.
 
 `Table.add` pools every map over the regions of the judge. What a signal costs is counted in guided
 evaluations a step, beyond the run itself: a call of one side costs half of one where guidance
@@ -26,16 +26,17 @@ from bayesdiff_core.signals import (
     trajectory_variance,
 )
 
-from .baselines import total_variation
-from .metrics import content, gradient_magnitude, residual
-from .scenes import Scenes, benchmark_model, renoise
+from ..baselines import guidance_difference, total_variation
+from ..metrics import content, gradient_magnitude, residual
+from ..models import benchmark_model
+from ..recorded_runs import Scenes, renoise
 
 __all__ = [
     "FIRST_LEVELS",
     "LEVEL_SETS",
     "Influence",
     "contrast_maps",
-    "free_maps",
+    "image_maps",
     "posterior_maps",
     "trajectory_maps",
     "wrong_labels",
@@ -64,17 +65,16 @@ WINDOWS = {
 """Shares of the run over which the variance of the prediction is taken."""
 
 
-def free_maps(scenes: Scenes) -> dict[str, Tensor]:
+def image_maps(scenes: Scenes) -> dict[str, Tensor]:
     """Functions of the finished picture alone, and |cond - uncond| at the last evaluation."""
-    latent, recording, denoiser = scenes.latent, scenes.recording, scenes.denoiser
+    latent, recording = scenes.latent, scenes.recording
     grey = latent.mean(1)
     z, sigma = recording.states[-1], recording.sigmas[-1]
-    sides = denoiser.conditional(z, sigma) - denoiser.unconditional(z, sigma)
     return {
         "total variation": total_variation(latent),
         "intensity": grey,
         "mid-grey": 1 - grey.square(),
-        "|cond - uncond|": sides.square().mean(1).sqrt(),
+        "|cond - uncond|": guidance_difference(scenes.denoiser, z, sigma),
     }
 
 
