@@ -26,7 +26,7 @@ from bayesdiff_core.render.upsample import upsample
 from .contact_sheet import Tile, contact_sheet, write_picture
 from .experiment import DOCS, Results, command_line, markdown_table, replace_blocks
 from .metrics import Interval
-from .repair.run import PICTURES
+from .repair.loop_figures import PICTURES
 
 __all__ = ["blocks"]
 
@@ -286,16 +286,9 @@ def loop(repair: Results, section: str) -> str:
             else ""
             for key in ("anew_all", "anew_flagged")
         ]
-        lines.append(
-            [
-                str(row["rounds"]),
-                f"{row['cost']:.1f}",
-                interval(row["right"]),
-                f"{row['regions_fixed']:.3f}",
-                f"{row['regions_broken']:.3f}",
-                *anew,
-            ]
-        )
+        regions = [f"{row[key]:.3f}" for key in ("regions_fixed", "regions_broken")]
+        figures = [f"{row['cost']:.1f}", interval(row["right"]), *regions, *anew]
+        lines.append([str(row["rounds"]), *figures])
     judged = "all four right", "malformed made right", "good broken"
     anew_heads = "sampled anew, all", "sampled anew, the flagged ones"
     return "\n\n".join(

@@ -44,20 +44,15 @@ class Scenes:
 
     @property
     def denoiser(self) -> FlowDenoiser:
-        return self.denoiser_of(self.setting.guidance_scale)
-
-    def denoiser_of(self, guidance_scale: float) -> FlowDenoiser:
-        return benchmark_model(self.setting.model).denoiser(self.labels, guidance_scale)
+        model = benchmark_model(self.setting.model)
+        return model.denoiser(self.labels, self.setting.guidance_scale)
 
 
-def chunks(
-    model: str, guidance_scale: float, count: int, first_seed: int, size: int = CHUNK
-) -> Iterator[Setting]:
-    """Settings of `count` scenes, at most `size` each; seeds count up from `first_seed`."""
-    for i, start in enumerate(range(0, count, size)):
-        yield Setting(
-            model, "ddim", STEPS, guidance_scale, min(size, count - start), first_seed + i
-        )
+def chunks(model: str, guidance_scale: float, count: int, first_seed: int) -> Iterator[Setting]:
+    """Settings of `count` scenes, at most CHUNK each; seeds count up from `first_seed`."""
+    for i, start in enumerate(range(0, count, CHUNK)):
+        size = min(CHUNK, count - start)
+        yield Setting(model, "ddim", STEPS, guidance_scale, size, first_seed + i)
 
 
 def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
@@ -77,13 +72,7 @@ def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
             final, variance = process.sample(), None
         recording = recorder.finish(final, process.sigmas)
         assert recording is not None, recorder.note
-        found = {
-            "states": recording.states,
-            "denoised": recording.denoised,
-            "sigmas": recording.sigmas,
-            "schedule": recording.schedule,
-            "final": recording.final,
-        }
+        found = dict(vars(recording))
         return found if variance is None else {**found, "variance": variance}
 
     # The number after "posterior" counts the changes of the preset's method.

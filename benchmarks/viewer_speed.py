@@ -309,7 +309,7 @@ def report(
     browser: Browser, server: ComfyServer, folder: Path, arguments: argparse.Namespace
 ) -> None:
     reference = leave(server, arguments.side)
-    print(f"{arguments.side} px, 4 signals, ms of CPU time an event; frames in ms")
+    print(f"{arguments.side} px, 4 signals, ms of CPU time per event; frames in ms")
     heads = "".join(
         f"{head:>8}" for head in ("events", "main", "script", "raster", "frame", "95 %")
     )

@@ -61,7 +61,7 @@ def _command_line(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--node", help="id of the sampler, where there are several")
     parser.add_argument("--runs", type=int, help=f"how often the workflow runs, {RUNS} by default")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; they count up")
-    parser.add_argument("--prompts", type=Path, help="prompts in turn, one a line, a run each")
+    parser.add_argument("--prompts", type=Path, help="prompts in turn, one per line, one run each")
     parser.add_argument("--oracle", choices=["labels", "clip", *BUNDLED])
     parser.add_argument("--clip", type=Path, help="a whole CLIP model, for the oracle clip")
     parser.add_argument("--output", type=Path, help="folder for everything")

@@ -20,7 +20,8 @@ from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method
 from demo.bundle import load_decoder
 
 from ..experiment import command_line
-from .run import MODELS, Cell, cells_for, run, truth_for
+from .run import MODELS, cells_for, run
+from .truth import Cell, truth_for
 
 __all__ = ["columns", "draw"]
 

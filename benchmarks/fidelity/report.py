@@ -31,7 +31,7 @@ Measured = list[dict[str, Any]]
 
 
 def tables(measured: Measured) -> str:
-    """The summary, then one Markdown table a cell."""
+    """The summary, then one Markdown table per cell."""
     return "\n\n".join([summary(measured), *(table(cell) for cell in measured)])
 
 
@@ -43,18 +43,15 @@ def summary(measured: Measured) -> str:
         names = [*PRESETS, "ensemble M=3", "ensemble M=10", best_free(cells)]
         for name in names:
             rows = [cell["rows"][name] for cell in cells if name in cell["rows"]]
-            partial = mean(row["partial"]["mean"] for row in rows)
-            lines.append(
-                [
-                    model,
-                    name,
-                    f"{mean(row['cost'] for row in rows):.2f}",
-                    f"{mean(row['spearman']['mean'] for row in rows):.3f}",
-                    f"{partial:.3f} ({partial / ceiling:.0%})",
-                    number(mean(row["std_ratio"] for row in rows)),
-                    f"{mean(row['image_rank'] for row in rows):.2f}",
-                ]
+            cost, ratio, rank = (
+                number(mean(row[key] for row in rows))
+                for key in ("cost", "std_ratio", "image_rank")
             )
+            spearman, partial = (
+                mean(row[key]["mean"] for row in rows) for key in ("spearman", "partial")
+            )
+            share = f"{partial:.3f} ({partial / ceiling:.0%})"
+            lines.append([model, name, cost, f"{spearman:.3f}", share, ratio, rank])
     heads = "model", "method", "extra cost", "Spearman", "partial Spearman", *RATIOS
     return (
         "### Means over the cells of each model\n\n"
@@ -80,20 +77,15 @@ def best_free(cells: Measured) -> str:
 def table(cell: dict[str, Any]) -> str:
     """Every method in one cell."""
     setting = cell["setting"]
-    lines = [
-        [
-            name,
-            f"{row['cost']:.2f}",
-            f"{row['seconds_ratio']:.2f}",
-            number(row["memory_ratio"]),
-            str(Interval(**row["spearman"])),
-            str(Interval(**row["partial"])),
-            f"{row['pearson']['mean']:.3f}",
-            number(row["std_ratio"]),
-            f"{row['image_rank']:.2f}",
-        ]
-        for name, row in cell["rows"].items()
-    ]
+    lines = []
+    for name, row in cell["rows"].items():
+        cost, seconds, memory, ratio, rank = (
+            number(row[key])
+            for key in ("cost", "seconds_ratio", "memory_ratio", "std_ratio", "image_rank")
+        )
+        agreement = [str(Interval(**row[key])) for key in ("spearman", "partial")]
+        agreement.append(f"{row['pearson']['mean']:.3f}")
+        lines.append([name, cost, seconds, memory, *agreement, ratio, rank])
     costs = "extra cost", "time", "memory"
     heads = "method", *costs, "Spearman", "partial Spearman", "Pearson", *RATIOS
     return (

@@ -1,4 +1,4 @@
-"""How close each method comes to the true posterior spread, and what it costs.
+"""Fidelity of each method to the true posterior spread, and what it costs.
 
     python -m benchmarks.fidelity [--quick] [--models digits emoji letters] [--members 64]
                                   [--images 8] [--batches 2] [--output docs/fidelity]
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,13 +23,13 @@ from torch import Tensor
 from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, UnsupportedSolverError
 
 from ..baselines import baseline_maps
-from ..cache import cached
 from ..experiment import command_line, write_json
 from ..memory import peak_bytes
 from ..metrics import Interval, bootstrap, partial_spearman, pearson, spearman
 from ..models import Setting
+from .truth import Cell, Truth, per_pixel_std, truth_for
 
-__all__ = ["MODELS", "Cell", "cells_for", "main", "run", "truth_for"]
+__all__ = ["MODELS", "cells_for", "main", "run"]
 
 MODELS = ("digits", "emoji", "letters")
 
@@ -42,47 +41,6 @@ GRID = (
     ("dpmpp_2m", 15, 1.0),
     ("ddpm", 30, 1.0),
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Batches of one model, sampler and guidance scale; they differ in their seed alone."""
-
-    batches: tuple[Setting, ...]
-
-    @property
-    def setting(self) -> Setting:
-        return self.batches[0]
-
-    @property
-    def images(self) -> int:
-        return sum(batch.count for batch in self.batches)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Per-pixel std (B, H, W) of the Bayesian model average, in two independent halves."""
-
-    halves: tuple[Tensor, Tensor]
-    images: Tensor
-
-    @property
-    def std(self) -> Tensor:
-        return ((self.halves[0].square() + self.halves[1].square()) / 2).sqrt()
-
-    def ceiling(self, compare: Callable[[Tensor, Tensor], Tensor]) -> float:
-        """Largest correlation a perfect method can show: the root of the truth's reliability.
-
-        Split-half reliability r, corrected to full length by Spearman-Brown: 2 r / (1 + r).
-        """
-        half = compare(*self.halves).mean().clamp(min=0)
-        return (2 * half / (1 + half)).sqrt().item()
-
-    @property
-    def ceilings(self) -> tuple[float, float]:
-        """Of Spearman and of partial Spearman."""
-        images = self.images
-        return self.ceiling(spearman), self.ceiling(lambda a, b: partial_spearman(a, b, images))
 
 
 @dataclass(frozen=True)
@@ -107,38 +65,6 @@ def methods(quick: bool) -> dict[str, Method]:
     table |= {f"ensemble M={m}": Ensemble(m, seed=77) for m in (2, 3, 5, 10)}
     table |= {"bayesdiff S=10": BayesDiff(10), "bayesdiff S=10, skip 5": BayesDiff(10, 5)}
     return table
-
-
-def truth_for(cell: Cell, members: int) -> Truth:
-    """All batches' truth, in two halves of `members` / 2 runs each; cached batch by batch."""
-    stored = [batch_truth(setting, members) for setting in cell.batches]
-    first, second, images = (
-        torch.cat([truth[name] for truth in stored]) for name in ("first", "second", "images")
-    )
-    return Truth((first, second), images)
-
-
-def batch_truth(setting: Setting, members: int) -> dict[str, Tensor]:
-    posterior = setting.posterior
-    seeds = (2 * setting.seed + 1001, 2 * setting.seed + 1002)
-
-    def compute() -> dict[str, Tensor]:
-        # A fresh process each time: a second run of the same one would draw other solver noise.
-        results = [
-            Ensemble(members // 2, seed=s).sample(setting.process(), posterior) for s in seeds
-        ]
-        first, second = (per_pixel_std(result.variance) for result in results)
-        return {"first": first, "second": second, "images": results[0].latent}
-
-    # Rounded, since the order of a sum changes the last digits of the precision.
-    prior = f"{posterior.prior_precision:.4g}"
-    identity = (setting, posterior.fingerprint, prior, members)
-    return cached(f"truth 3 {identity}", compute)
-
-
-def per_pixel_std(variance: Tensor) -> Tensor:
-    """Root mean square over channels: (B, C, H, W) to (B, H, W)."""
-    return variance.mean(1).sqrt()
 
 
 def measure(

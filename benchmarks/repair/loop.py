@@ -1,6 +1,6 @@
 """Find, mask, repair, keep or not: the whole loop without an oracle, and what it has to beat.
 
-The cost of everything is counted in guided evaluations a scene; at cfg 1 every call of
+The cost of everything is counted in guided evaluations per scene; at cfg 1 every call of
 contrast counts as one.
 """
 

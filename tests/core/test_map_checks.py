@@ -7,7 +7,7 @@ import torch
 import benchmarks.cache
 import benchmarks.models
 from benchmarks.fidelity.pictures import METHODS, columns, draw
-from benchmarks.fidelity.run import Cell
+from benchmarks.fidelity.truth import Cell
 from benchmarks.models import Setting
 
 

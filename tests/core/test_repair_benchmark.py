@@ -12,7 +12,8 @@ from benchmarks.recorded_runs import STEPS as RUN
 from benchmarks.recorded_runs import Scenes, renoise
 from benchmarks.repair.cases import InsideMask, join, quadrant_case
 from benchmarks.repair.loop import CONTRAST_COST, Loop, best_by_region, composed, insert
-from benchmarks.repair.run import Anew, Outcomes
+from benchmarks.repair.loop_figures import Anew
+from benchmarks.repair.run import Outcomes
 from tests.core.linear import LinearDenoiser
 
 STEPS = 8
