@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -359,13 +358,11 @@ def main() -> None:
         )
         return
     found = load_file(PICTURES)
-    rules: dict[str, Callable[[], tuple[Tensor, int]]] = {
-        "loop.png": lambda: (found["bad_before"].any(1), 4),
-        "loop_failures.png": lambda: (found["bad_after"].any(1), 2),
-    }
-    for name, rule in rules.items():
-        wanted, count = rule()
-        index = wanted.nonzero()[:count, 0]
+    for name, moment, count in (
+        ("loop.png", "bad_before", 4),
+        ("loop_failures.png", "bad_after", 2),
+    ):
+        index = found[moment].any(1).nonzero()[:count, 0]
         if len(index):
             pictures(found, index, DOCS / "images" / name)
 

@@ -67,7 +67,8 @@ class Runs:
     def open(self) -> None:
         """Make the folder, or check that it holds runs of the same workflow.
 
-        Raises CheckpointError where it holds others.
+        Raises:
+            CheckpointError: It holds others.
         """
         setting = {
             "workflow": hashlib.sha256(
@@ -209,7 +210,11 @@ def score(maps: Tensor) -> list[dict[str, Any]]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture (H, W, 3), RGB in [0, 1]. Raises CheckpointError where there is none."""
+    """A picture (H, W, 3), RGB in [0, 1].
+
+    Raises:
+        CheckpointError: There is none.
+    """
     data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if picture is None:
@@ -223,7 +228,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def check_prompts(lines: Sequence[str]) -> tuple[str, ...]:
-    """The prompts of a list, one a line, without empty lines. Raises CheckpointError if none."""
+    """The prompts of a list, one per line, without empty lines.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
         raise CheckpointError("The list of prompts is empty; write one prompt a line.")

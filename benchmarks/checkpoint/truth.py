@@ -112,7 +112,7 @@ def _regions(malformed: Tensor) -> tuple[Box, ...]:
 
 
 def labels_of(model: str, image: Image) -> list[int]:
-    """The labels that an image's prompt asks for; several lines are one an image of the batch."""
+    """The labels that an image's prompt asks for; several lines are one per image of the batch."""
     config = load_config(model)
     names = {name.casefold(): label for label, name in enumerate(config.class_names)}
     lines = [line.strip().casefold() for line in image.prompt.splitlines() if line.strip()]
