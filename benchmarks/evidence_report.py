@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -58,37 +59,35 @@ def blocks(detect: Results, repair: Results) -> dict[str, str]:
     return found | {
         "ideas": ideas(detect),
         "filtering": filtering(detect),
-        "consistency": consistency(detect),
-        "grid": grid(repair),
-        "default": default(repair, "default"),
-        "default letters": default(repair, "letters-default"),
-        "loop": loop(repair, "loop"),
-        "loop letters": loop(repair, "letters-loop"),
+        "consistency": section(consistency, detect, "consistency"),
+        "grid": section(grid, repair, "grid"),
+        "default": section(default, repair, "default"),
+        "default letters": section(default, repair, "letters-default"),
+        "loop": section(loop, repair, "loop"),
+        "loop letters": section(loop, repair, "letters-loop"),
     }
 
 
+def section(write: Callable[[Results], str], found: Results, name: str) -> str:
+    return write(found[name]) if name in found else MISSING
+
+
 def detection(detect: Results, name: str) -> str:
-    """The main signals of one section, one table a truth."""
+    """The main signals of one section, one table per truth."""
     if name not in detect:
         return MISSING
-    section = detect[name]
+    truths, plan = detect[name]["truths"], detect[name]["setting"]
     parts = []
-    for truth, table in section["truths"].items():
-        signals = dict(table["signals"])
-        for signal, row in costly_signals(detect, name).items():
-            signals.setdefault(signal, row)
-        plan = section["setting"]
-        judged = "" if len(section["truths"]) == 1 else f", truth by {truth}"
-        lines = [
-            f"{table['scenes']} scenes of {plan['model']}, {section['steps']} Euler steps, cfg "
-            f"{plan['guidance_scale']:g}{judged}: {table['malformed']} of {table['regions']} "
-            f"regions malformed"
-            + (f", {table['scenes_with_one']} scenes with exactly one" if has_top1(table) else "")
-            + ".",
-            "",
+    for truth, table in truths.items():
+        signals = costly_signals(detect, name) | table["signals"]
+        judged = "" if len(truths) == 1 else f", truth by {truth}"
+        one = f", {table['scenes_with_one']} scenes with exactly one" if has_top1(table) else ""
+        parts += [
+            f"{table['scenes']} scenes of {plan['model']}, {detect[name]['steps']} Euler steps, "
+            f"cfg {plan['guidance_scale']:g}{judged}: {table['malformed']} of {table['regions']} "
+            f"regions malformed{one}.",
             signal_table({key: signals[key] for key in MAIN if key in signals}, table),
         ]
-        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -97,8 +96,8 @@ COSTLY = {"digits": "costly", "letters": "costly-letters"}
 
 def costly_signals(detect: Results, name: str) -> Results:
     """What was run on fewer scenes of the same section."""
-    section: Results = detect.get(COSTLY.get(name, ""), {})
-    return section["truths"]["category"]["signals"] if section else {}
+    costly: Results = detect.get(COSTLY.get(name, ""), {})
+    return costly["truths"]["category"]["signals"] if costly else {}
 
 
 def has_top1(table: Results) -> bool:
@@ -191,11 +190,8 @@ def filter_table(model: str, found: Results) -> str:
     return f"{text}\n\n{markdown_table(heads, lines)}"
 
 
-def consistency(detect: Results) -> str:
+def consistency(found: Results) -> str:
     """The rank correlations of the published method's scores, and of the tangents'."""
-    if "consistency" not in detect:
-        return MISSING
-    found = detect["consistency"]
     names, matrix = found["methods"], torch.tensor(found["matrix"])
     parts = [f"{found['scenes']} scenes of digits at cfg 1."]
     for word in ("bayesdiff", "tangent"):
@@ -206,11 +202,9 @@ def consistency(detect: Results) -> str:
     return "\n\n".join(parts)
 
 
-def grid(repair: Results) -> str:
-    if "grid" not in repair:
-        return MISSING
-    rows = repair["grid"]["rows"]
-    bad = [row for row in rows if row["kind"] == "bad"]
+def grid(found: Results) -> str:
+    """Share made right by noise mode and start, then by rule and number of candidates."""
+    bad = [row for row in found["rows"] if row["kind"] == "bad"]
     starts = sorted({row["denoise"] for row in bad})
     modes = list(dict.fromkeys(row["mode"] for row in bad))
     cases = {row["cases"] for row in bad}
@@ -242,10 +236,9 @@ def cell(rows: list[Results], mode: str, start: float, rule: str, count: int, ke
     return ""
 
 
-def default(repair: Results, section: str) -> str:
-    if section not in repair:
-        return MISSING
-    rows = repair[section]["rows"]
+def default(found: Results) -> str:
+    """What each rule makes of malformed and of good quadrants under the product's default."""
+    rows = found["rows"]
     cases = {kind: max(r["cases"] for r in rows if r["kind"] == kind) for kind in ("bad", "good")}
     lines = []
     for rule, count, keep in (
@@ -267,15 +260,13 @@ def default(repair: Results, section: str) -> str:
         [
             f"{cases['bad']} malformed and {cases['good']} good quadrants, start 0.7, N = 4.",
             markdown_table(["rule", "malformed made right", "good broken"], lines),
-            f"Largest change outside the mask: {repair[section]['outside_max_abs']:g}.",
+            f"Largest change outside the mask: {found['outside_max_abs']:g}.",
         ]
     )
 
 
-def loop(repair: Results, section: str) -> str:
-    if section not in repair:
-        return MISSING
-    found = repair[section]
+def loop(found: Results) -> str:
+    """The loop round by round, against scenes sampled anew at its cost."""
     rule = found["rule"]
     lines = []
     for row in found["rounds"]:
