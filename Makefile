@@ -48,8 +48,8 @@ test-js:
 
 bench: setup
 	$(BIN)/python -m benchmarks.fidelity --output docs/fidelity
-	$(BIN)/python -m benchmarks.report docs/fidelity/*.json
-	$(BIN)/python -m benchmarks.maps
+	$(BIN)/python -m benchmarks.fidelity.report docs/fidelity/*.json
+	$(BIN)/python -m benchmarks.fidelity.pictures
 
 bench-quick: setup
 	$(BIN)/python -m benchmarks.fidelity --quick

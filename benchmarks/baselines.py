@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.recording import Recorder
 from bayesdiff_core.signals import late_evaluations, trajectory_variance
 from bayesdiff_core.solver_run import SolverRun
 
 from .metrics import gradient_magnitude
 
-__all__ = ["free_maps", "total_variation"]
+__all__ = ["baseline_maps", "guidance_difference", "total_variation"]
 
 
-def free_maps(process: SolverRun) -> dict[str, Tensor]:
+def baseline_maps(process: SolverRun) -> dict[str, Tensor]:
     """Maps (B, H, W) by name, from one plain run of `process`, without observers of its own.
 
     `noise shift` is the only one that costs something: a second run from a shifted start.
@@ -34,8 +34,10 @@ def free_maps(process: SolverRun) -> dict[str, Tensor]:
         "late variance of denoised": trajectory_variance(late),
         "noise shift": noise_shift(process, final),
     }
-    difference = guidance_difference(process, recording.states[-1], recording.sigmas[-1])
-    return maps if difference is None else {**maps, "|cond - uncond|": difference}
+    if isinstance(process.denoiser, FlowDenoiser):
+        z, sigma = recording.states[-1], recording.sigmas[-1]
+        maps["|cond - uncond|"] = guidance_difference(process.denoiser, z, sigma)
+    return maps
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -57,11 +59,7 @@ def noise_shift(process: SolverRun, final: Tensor, size: float = 0.01) -> Tensor
     return (moved - final).square().mean(1).sqrt() / size
 
 
-def guidance_difference(process: SolverRun, z: Tensor, sigma: Tensor) -> Tensor | None:
-    """|D_c - D_u| (B, H, W) at the last evaluation, where the denoiser has both sides."""
-    denoiser = process.denoiser
-    if not hasattr(denoiser, "conditional"):
-        return None
-    with torch.no_grad():
-        difference = denoiser.conditional(z, sigma) - denoiser.unconditional(z, sigma)  # type: ignore[attr-defined]
+def guidance_difference(denoiser: FlowDenoiser, z: Tensor, sigma: Tensor) -> Tensor:
+    """|D_c - D_u| (B, H, W) of a state (B, C, H, W), root mean square over channels."""
+    difference = denoiser.conditional(z, sigma) - denoiser.unconditional(z, sigma)
     return difference.square().mean(1).sqrt()

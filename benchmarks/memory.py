@@ -9,7 +9,6 @@ features of one evaluation. Weights and posterior are of no account. The last li
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 
@@ -25,6 +24,8 @@ from bayesdiff_core.methods.bayesdiff import Recursion, single_steps
 from bayesdiff_core.methods.tangent import TangentRun
 from bayesdiff_core.solver_run import SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
+
+from .experiment import command_line
 
 __all__ = ["main", "peak_bytes"]
 
@@ -57,7 +58,7 @@ class LastLayerOnly(nn.Module):
 
 
 def measure(batch: int) -> dict[str, float]:
-    """Peak MB an image of one guided evaluation of `batch` images, and of a fit's."""
+    """Peak MB per image of one guided evaluation of `batch` images, and of a fit's."""
     labels = torch.zeros(batch, 1, dtype=torch.long)
     model = FlowModel(LastLayerOnly().requires_grad_(False), (4, SIZE, SIZE), labels)
     posterior = LaplacePosterior(torch.eye(model.weights.shape[1]), 1.0, 1.0, rows=4, positions=1)
@@ -80,12 +81,11 @@ def measure(batch: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one image only")
+    parser = command_line("memory", __doc__, quick="one image only")
     torch.manual_seed(0)
     batches = (1,) if parser.parse_args().quick else (1, 4)
     unfolded = 4 * SIZE**2 * (9 * CHANNELS + 1) / 1e6
-    print(f"Peak MB an image; unfolded, its features alone would be {unfolded:.0f} MB")
+    print(f"Peak MB per image; unfolded, its features alone would be {unfolded:.0f} MB")
     peaks = {batch: measure(batch) for batch in batches}
     print(f"{'images':<8}" + "".join(f"{name:>11}" for name in peaks[1]))
     for batch, row in peaks.items():

@@ -33,6 +33,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def signed(self) -> str:
+        """As text, for a difference: with the sign before every figure."""
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def bootstrap(values: Tensor | np.ndarray, repetitions: int = 1000, seed: int = 0) -> Interval:
     """Mean over images and its 95% interval by resampling them."""

@@ -1,4 +1,4 @@
-"""What watching costs: wall time over plain sampling, measured in one run.
+"""Overhead: wall time of recording and of the presets over that of plain sampling.
 
     python -m benchmarks.overhead [--quick] [--model digits]
 
@@ -9,7 +9,6 @@ that a busy machine disturbs both sides alike. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -19,7 +18,8 @@ from bayesdiff_core.methods import PRESETS
 from bayesdiff_core.recording import Recorder
 from bayesdiff_core.signals import TrajectoryVariance
 
-from .setting import Setting
+from .experiment import command_line
+from .models import Setting
 
 __all__ = ["main"]
 
@@ -31,8 +31,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="3 repetitions of 4 images")
+    parser = command_line("overhead", __doc__, quick="3 repetitions of 4 images")
     parser.add_argument("--model", default="digits")
     arguments = parser.parse_args()
     repetitions, count = (3, 4) if arguments.quick else (9, 16)

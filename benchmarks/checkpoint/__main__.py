@@ -18,17 +18,17 @@ import json
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..experiment import progress
 from . import CheckpointError
 from .clip import clip_truth
+from .contact_sheet import draw_sheet
 from .figures import figures_of, markdown, plain
-from .heat import draw_sheet
 from .host import Executor, start_host
+from .labelling_page import write_labelling_page
 from .runs import BASELINES, Image, Runs, check_prompts
-from .sheet import write_sheet
 from .truth import BUNDLED, Verdict, bundled_truth, read_labels
 from .workflow import examine, read_workflow
 
@@ -61,7 +61,7 @@ def _command_line(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--node", help="id of the sampler, where there are several")
     parser.add_argument("--runs", type=int, help=f"how often the workflow runs, {RUNS} by default")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; they count up")
-    parser.add_argument("--prompts", type=Path, help="prompts in turn, one a line, a run each")
+    parser.add_argument("--prompts", type=Path, help="prompts in turn, one per line, one run each")
     parser.add_argument("--oracle", choices=["labels", "clip", *BUNDLED])
     parser.add_argument("--clip", type=Path, help="a whole CLIP model, for the oracle clip")
     parser.add_argument("--output", type=Path, help="folder for everything")
@@ -83,11 +83,7 @@ def _main(arguments: argparse.Namespace, host_options: Sequence[str]) -> None:
         prompts = random_digits(QUICK_RUNS, 16)
     with tempfile.TemporaryDirectory() as folder:
         isolated = Path(folder) / "host" if arguments.quick else None
-        start = time.perf_counter()
-
-        def report(text: str) -> None:
-            print(f"[{time.perf_counter() - start:6.0f} s] {text}", flush=True)
-
+        report = progress()
         start_host(host_options, isolated)
         executor = Executor()
         workflow = examine(nodes, executor.types_of(nodes), arguments.node)
@@ -104,7 +100,7 @@ def judge(
 ) -> dict[str, object]:
     """Ask the oracle, show and write tables and sheets; returns the last line."""
     images = runs.images()
-    write_sheet(runs.folder / "sheet.html", images, str(runs.folder.resolve()))
+    write_labelling_page(runs.folder / "sheet.html", images, str(runs.folder.resolve()))
     last: dict[str, object] = {"benchmark": "checkpoint", "models": {}}
     truth = verdicts(runs, images, oracle, clip)
     if not truth:

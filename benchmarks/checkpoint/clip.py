@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..filtering import DROPPED
+from ..detection.filtering import DROPPED
 from . import CheckpointError
 from .runs import Image, Runs
 from .truth import Verdict
@@ -25,7 +25,8 @@ __all__ = ["agreement", "clip_truth", "load_clip"]
 def clip_truth(path: Path, runs: Runs, images: Sequence[Image]) -> dict[str, Verdict]:
     """The 17% of the images that agree least with their prompts are called malformed.
 
-    Raises CheckpointError where an image's prompt is not known.
+    Raises:
+        CheckpointError: The prompt of an image is not known.
     """
     if not all(image.prompt for image in images):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What the signals made of the images: detection, pointing and filtering, in tables."""
+"""Figures of the signals on measured images, detection, pointing and filtering, as tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from bayesdiff_core.signals import CONTRAST_LEVELS
 
-from ..filtering import DROPPED, RANDOM_DROPS
+from ..detection.filtering import DROPPED, RANDOM_DROPS
+from ..detection.table import over_scenes
+from ..experiment import markdown_table
 from ..metrics import Interval, auroc, bootstrap
-from ..table import over_scenes
 from .runs import BASELINES, Image
 from .truth import Verdict, inside
 
@@ -160,7 +161,7 @@ def _detection(found: Figures) -> str:
     rows = [
         [_name(name), *(_cell(row[key]) for key in keys)] for name, row in found.signals.items()
     ]
-    return _table(heads, rows) + text
+    return markdown_table(heads, rows) + text
 
 
 def _filtering(found: Figures) -> str:
@@ -173,7 +174,7 @@ def _filtering(found: Figures) -> str:
         *([_name(name), _cell(row["kept_malformed"])] for name, row in found.signals.items()),
         ["the truth itself", f"{found.best:.3f}"],
     ]
-    return _table(["dropped by", "malformed among kept"], rows)
+    return markdown_table(["dropped by", "malformed among kept"], rows)
 
 
 def _name(signal: str) -> str:
@@ -182,11 +183,6 @@ def _name(signal: str) -> str:
 
 def _cell(value: Interval) -> str:
     return str(value) if math.isfinite(value.mean) else "-"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plain(found: Figures) -> dict[str, dict[str, float | None]]:

@@ -1,4 +1,4 @@
-"""A folder of measured runs: images, maps, and a JSON line a run with the scores of its images.
+"""A folder of measured runs: images, maps, and one line of JSON per run with its scores.
 
 A run is one line, written when everything else of it is there, so that a measurement that was cut
 off goes on with the first run that is missing.
@@ -22,6 +22,8 @@ from torch import Tensor
 from bayesdiff_core.ranking import pool
 
 from ..baselines import total_variation
+from ..contact_sheet import write_picture
+from ..experiment import replacing
 from . import CheckpointError
 from .host import Executor, Seen
 from .workflow import Workflow
@@ -65,7 +67,8 @@ class Runs:
     def open(self) -> None:
         """Make the folder, or check that it holds runs of the same workflow.
 
-        Raises CheckpointError where it holds others.
+        Raises:
+            CheckpointError: It holds others.
         """
         setting = {
             "workflow": hashlib.sha256(
@@ -87,7 +90,7 @@ class Runs:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What was measured, a dictionary a run."""
+        """What was measured, one dictionary per run."""
         path = self.folder / "runs.jsonl"
         if not path.is_file():
             return []
@@ -130,7 +133,7 @@ class Runs:
         images = []
         for place, picture in enumerate(seen.images):
             file = f"images/{run:04}-{place}.png"
-            _write_picture(self.folder / file, picture)
+            write_picture(self.folder / file, picture.numpy())
             signals = {name: rows[place] for name, rows in scores.items()}
             images.append({"file": file, "signals": signals})
         metadata = seen.uncertainty.metadata
@@ -207,7 +210,11 @@ def score(maps: Tensor) -> list[dict[str, Any]]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture (H, W, 3), RGB in [0, 1]. Raises CheckpointError where there is none."""
+    """A picture (H, W, 3), RGB in [0, 1].
+
+    Raises:
+        CheckpointError: There is none.
+    """
     data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if picture is None:
@@ -215,20 +222,17 @@ def read_picture(path: Path) -> Tensor:
     return torch.from_numpy(picture[..., ::-1].astype(np.float32) / 255)
 
 
-def _write_picture(path: Path, picture: Tensor) -> None:
-    values = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    cv2.imencode(".png", np.ascontiguousarray(values[..., ::-1]))[1].tofile(path)
-
-
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all: what is cut off leaves the old file."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def check_prompts(lines: Sequence[str]) -> tuple[str, ...]:
-    """The prompts of a list, one a line, without empty lines. Raises CheckpointError if none."""
+    """The prompts of a list, one per line, without empty lines.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
         raise CheckpointError("The list of prompts is empty; write one prompt a line.")

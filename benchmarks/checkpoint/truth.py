@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demo.bundle import load_config
 
-from ..judges import load_judge
+from ..oracle_truth import load_judge
 from . import CheckpointError
 from .runs import Image, Runs
 
@@ -82,7 +82,7 @@ def _boxes(text: str, place: str) -> tuple[Box, ...]:
 
 
 def bundled_truth(model: str, runs: Runs, images: Sequence[Image]) -> dict[str, Verdict]:
-    """Verdicts of a bundled model's oracle (see `benchmarks.judges`), which knows the prompts.
+    """Verdicts of a bundled model's oracle (`benchmarks.oracle_truth`), which knows the prompts.
 
     An image is malformed where one of its regions is, and these are its boxes.
 
@@ -112,7 +112,7 @@ def _regions(malformed: Tensor) -> tuple[Box, ...]:
 
 
 def labels_of(model: str, image: Image) -> list[int]:
-    """The labels that an image's prompt asks for; several lines are one an image of the batch."""
+    """The labels that an image's prompt asks for; several lines are one per image of the batch."""
     config = load_config(model)
     names = {name.casefold(): label for label, name in enumerate(config.class_names)}
     lines = [line.strip().casefold() for line in image.prompt.splitlines() if line.strip()]

@@ -85,7 +85,8 @@ class Workflow:
 
         No trajectory is recorded, which saves memory and changes no signal.
 
-        Raises CheckpointError where a prompt has no place to go.
+        Raises:
+            CheckpointError: A prompt has no place to go.
         """
         nodes = copy.deepcopy(self.nodes)
         inputs = nodes[self.sampler]["inputs"]
@@ -136,7 +137,11 @@ class Workflow:
 
 
 def read_workflow(path: Path) -> Prompt:
-    """The nodes of a file in the host's API form. Raises CheckpointError for any other file."""
+    """The nodes of a file in the host's API form.
+
+    Raises:
+        CheckpointError: The file is missing or in another form.
+    """
     try:
         nodes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -172,8 +177,9 @@ def read_workflow(path: Path) -> Prompt:
 def examine(nodes: Prompt, types: Mapping[str, NodeType], node: str | None = None) -> Workflow:
     """Find the sampler, or take `node`, its decoded images and its prompt.
 
-    Raises CheckpointError where the sampler or the decoder is missing or not the only one, where
-    the sampler has no noise of its own, and where the host lacks a node type.
+    Raises:
+        CheckpointError: The sampler or the decoder is missing or not the only one, the sampler has
+            no noise of its own, or the host lacks a node type.
     """
     sampler = _find_sampler(nodes, node)
     _check_noise(nodes, sampler)

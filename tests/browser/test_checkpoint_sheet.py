@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.checkpoint.labelling_page import write_labelling_page
 from benchmarks.checkpoint.runs import Image
-from benchmarks.checkpoint.sheet import write_sheet
 from benchmarks.checkpoint.truth import Verdict, read_labels
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def sheet(tmp_path: Path, images: list[Image]) -> Path:
     for image in images:
         picture = np.full((HEIGHT, WIDTH, 3), 40 * image.run, np.uint8)
         cv2.imwrite(str(tmp_path / image.file), picture)
-    write_sheet(tmp_path / "sheet.html", images, "test")
+    write_labelling_page(tmp_path / "sheet.html", images, "test")
     return tmp_path / "sheet.html"
 
 

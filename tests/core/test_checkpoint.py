@@ -12,8 +12,8 @@ from benchmarks.checkpoint import CheckpointError
 from benchmarks.checkpoint.__main__ import main
 from benchmarks.checkpoint.clip import clip_truth
 from benchmarks.checkpoint.figures import figures_of, markdown, plain
+from benchmarks.checkpoint.labelling_page import write_labelling_page
 from benchmarks.checkpoint.runs import Image, Runs, score
-from benchmarks.checkpoint.sheet import write_sheet
 from benchmarks.checkpoint.truth import Verdict, inside, labels_of, read_labels
 from benchmarks.checkpoint.workflow import TAP_ID, NodeType, examine, read_workflow
 from benchmarks.metrics import auroc
@@ -327,7 +327,7 @@ class TestMarks:
 
     def test_the_page_shows_every_image_without_its_scores_and_not_in_order(self, tmp_path):
         images = [image(i, 100.0 + i, prompt="</script><b>") for i in range(50)]
-        write_sheet(tmp_path / "sheet.html", images, "key")
+        write_labelling_page(tmp_path / "sheet.html", images, "key")
         page = (tmp_path / "sheet.html").read_text()
         found = re.findall(r"images/\d+-0\.png", page)
         assert sorted(found) == [i.file for i in images]

@@ -5,9 +5,9 @@ import torch
 
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.last_layer import OutputMap
-from benchmarks.filtering import Filter, PrincipalAxes
-from benchmarks.signals import Influence, weighted_variance
-from benchmarks.table import Table, over_scenes, standardised, top1
+from benchmarks.detection.candidate_signals import Influence, weighted_variance
+from benchmarks.detection.filtering import Filter, PrincipalAxes
+from benchmarks.detection.table import Table, over_scenes, standardised, top1
 from demo.evaluate import frechet_distance
 
 

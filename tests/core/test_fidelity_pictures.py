@@ -4,20 +4,21 @@ import cv2
 import pytest
 import torch
 
-import benchmarks.setting
-from benchmarks.fidelity import Cell
-from benchmarks.maps import METHODS, columns, draw
-from benchmarks.setting import Setting
+import benchmarks.cache
+import benchmarks.models
+from benchmarks.fidelity.pictures import METHODS, columns, draw
+from benchmarks.fidelity.truth import Cell
+from benchmarks.models import Setting
 
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
     """A posterior of fewer images, and truths in a folder of their own."""
-    monkeypatch.setattr(benchmarks.setting, "CACHE", tmp_path)
-    monkeypatch.setattr(benchmarks.setting, "FIT_IMAGES", 64)
-    benchmarks.setting.load_benchmark_model.cache_clear()
+    monkeypatch.setattr(benchmarks.cache, "CACHE", tmp_path)
+    monkeypatch.setattr(benchmarks.models, "FIT_IMAGES", 64)
+    benchmarks.models.load_benchmark_model.cache_clear()
     yield
-    benchmarks.setting.load_benchmark_model.cache_clear()
+    benchmarks.models.load_benchmark_model.cache_clear()
 
 
 @pytest.mark.usefixtures("quick")

@@ -7,12 +7,13 @@ from bayesdiff_core.recording import Recorder, Recording
 from bayesdiff_core.resample.masked_run import MaskedRun
 from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
-from benchmarks.cases import InsideMask, join, quadrant_case
-from benchmarks.loop import CONTRAST_COST, Loop, best_by_region, composed, insert
-from benchmarks.repair import Anew, Outcomes
-from benchmarks.scenes import STEPS as RUN
-from benchmarks.scenes import Scenes, renoise
-from benchmarks.setting import Setting
+from benchmarks.models import Setting
+from benchmarks.recorded_runs import STEPS as RUN
+from benchmarks.recorded_runs import Scenes, renoise
+from benchmarks.repair.cases import InsideMask, join, quadrant_case
+from benchmarks.repair.loop import CONTRAST_COST, Loop, best_by_region, composed, insert
+from benchmarks.repair.loop_figures import Anew
+from benchmarks.repair.run import Outcomes
 from tests.core.linear import LinearDenoiser
 
 STEPS = 8

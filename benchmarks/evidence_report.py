@@ -1,6 +1,6 @@
 """Write the tables and pictures of docs/evidence.md from what the benchmarks measured.
 
-    python -m benchmarks.evidence [--results docs/evidence]
+    python -m benchmarks.evidence_report [--results docs/evidence]
 
 Takes detect.json and repair.json of that folder, and the scenes that the repair benchmark left in
 the cache. The text around the tables lives in docs/evidence.md itself: only what stands between a
@@ -9,14 +9,11 @@ pair of marks is replaced. What was not measured is said to be so.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import cv2
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,17 +21,16 @@ from torch.nn.functional import interpolate
 
 from bayesdiff_core.render.heatmap import colorize, normalize, overlay
 from bayesdiff_core.render.marks import contour
-from bayesdiff_core.render.text import draw_text
 from bayesdiff_core.render.upsample import upsample
 
-from .repair import PICTURES
+from .contact_sheet import Tile, contact_sheet, write_picture
+from .experiment import DOCS, Results, command_line, markdown_table, replace_blocks
+from .metrics import Interval
+from .repair.loop_figures import PICTURES
 
-__all__ = ["blocks", "replace_blocks"]
+__all__ = ["blocks"]
 
-DOCS = Path(__file__).parent.parent / "docs"
 MISSING = "Not measured yet."
-
-Results = dict[str, Any]
 
 NAMES = {
     "artifact": "`artifact`",
@@ -63,37 +59,35 @@ def blocks(detect: Results, repair: Results) -> dict[str, str]:
     return found | {
         "ideas": ideas(detect),
         "filtering": filtering(detect),
-        "consistency": consistency(detect),
-        "grid": grid(repair),
-        "default": default(repair, "default"),
-        "default letters": default(repair, "letters-default"),
-        "loop": loop(repair, "loop"),
-        "loop letters": loop(repair, "letters-loop"),
+        "consistency": section(consistency, detect, "consistency"),
+        "grid": section(grid, repair, "grid"),
+        "default": section(default, repair, "default"),
+        "default letters": section(default, repair, "letters-default"),
+        "loop": section(loop, repair, "loop"),
+        "loop letters": section(loop, repair, "letters-loop"),
     }
 
 
+def section(write: Callable[[Results], str], found: Results, name: str) -> str:
+    return write(found[name]) if name in found else MISSING
+
+
 def detection(detect: Results, name: str) -> str:
-    """The main signals of one section, one table a truth."""
+    """The main signals of one section, one table per truth."""
     if name not in detect:
         return MISSING
-    section = detect[name]
+    truths, plan = detect[name]["truths"], detect[name]["setting"]
     parts = []
-    for truth, table in section["truths"].items():
-        signals = dict(table["signals"])
-        for signal, row in costly_signals(detect, name).items():
-            signals.setdefault(signal, row)
-        plan = section["setting"]
-        judged = "" if len(section["truths"]) == 1 else f", truth by {truth}"
-        lines = [
-            f"{table['scenes']} scenes of {plan['model']}, {section['steps']} Euler steps, cfg "
-            f"{plan['guidance_scale']:g}{judged}: {table['malformed']} of {table['regions']} "
-            f"regions malformed"
-            + (f", {table['scenes_with_one']} scenes with exactly one" if has_top1(table) else "")
-            + ".",
-            "",
-            *signal_table({key: signals[key] for key in MAIN if key in signals}, table),
+    for truth, table in truths.items():
+        signals = costly_signals(detect, name) | table["signals"]
+        judged = "" if len(truths) == 1 else f", truth by {truth}"
+        one = f", {table['scenes_with_one']} scenes with exactly one" if has_top1(table) else ""
+        parts += [
+            f"{table['scenes']} scenes of {plan['model']}, {detect[name]['steps']} Euler steps, "
+            f"cfg {plan['guidance_scale']:g}{judged}: {table['malformed']} of {table['regions']} "
+            f"regions malformed{one}.",
+            signal_table({key: signals[key] for key in MAIN if key in signals}, table),
         ]
-        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -102,30 +96,25 @@ COSTLY = {"digits": "costly", "letters": "costly-letters"}
 
 def costly_signals(detect: Results, name: str) -> Results:
     """What was run on fewer scenes of the same section."""
-    section: Results = detect.get(COSTLY.get(name, ""), {})
-    return section["truths"]["category"]["signals"] if section else {}
+    costly: Results = detect.get(COSTLY.get(name, ""), {})
+    return costly["truths"]["category"]["signals"] if costly else {}
 
 
 def has_top1(table: Results) -> bool:
     return bool(table["regions"] > table["scenes"])
 
 
-def signal_table(signals: Results, table: Results) -> list[str]:
-    columns = ["auroc", "auroc_top10", *(["top1"] if has_top1(table) else [])]
-    heads = {"auroc": "AUROC, mean", "auroc_top10": "AUROC, top 10%", "top1": "top-1"}
-    lines = [
-        "| signal | cost | scenes | " + " | ".join(heads[key] for key in columns) + " |",
-        "|---" * (3 + len(columns)) + "|",
-    ]
+def signal_table(signals: Results, table: Results) -> str:
+    columns = {"auroc": "AUROC, mean", "auroc_top10": "AUROC, top 10%"}
+    if has_top1(table):
+        columns["top1"] = "top-1"
+    rows = []
     for name, row in signals.items():
         note = ", its own pictures" if row["own_pictures"] else ""
-        cells = [interval(row[key]) if key in row else "" for key in columns]
-        lines.append(
-            f"| {NAMES.get(name, name)}{note} | {row['cost']:.2f} | {row['scenes']} | "
-            + " | ".join(cells)
-            + " |"
-        )
-    return lines
+        figures = [interval(row[key]) if key in row else "" for key in columns]
+        title = f"{NAMES.get(name, name)}{note}"
+        rows.append([title, f"{row['cost']:.2f}", str(row["scenes"]), *figures])
+    return markdown_table(["signal", "cost", "scenes", *columns.values()], rows)
 
 
 def ideas(detect: Results) -> str:
@@ -148,19 +137,15 @@ def ideas(detect: Results) -> str:
             }
             heads.append(title)
     names = dict.fromkeys(name for signals in columns.values() for name in signals)
-    lines = [
-        "| idea | cost | " + " | ".join(f"{head}: top 10%, gain" for head in heads) + " |",
-        "|---" * (2 + len(columns)) + "|",
-    ]
+    lines = []
     for name in names:
         if name in MAIN and name not in ("artifact", "contrast", "trajectory"):
             continue
         rows = [signals.get(name) for signals in columns.values()]
         cost = next(row["cost"] for row in rows if row)
         cells = [idea_cell(row, name) if row else "" for row in rows]
-        title = NAMES.get(name, name)
-        lines.append(f"| {title} | {cost:.2f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([NAMES.get(name, name), f"{cost:.2f}", *cells])
+    return markdown_table(["idea", "cost", *(f"{head}: top 10%, gain" for head in heads)], lines)
 
 
 def idea_cell(row: Results, name: str) -> str:
@@ -168,7 +153,7 @@ def idea_cell(row: Results, name: str) -> str:
     gain = row.get("gain")
     if gain is None or name == "artifact":
         return cell
-    return f"{cell}, {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"{cell}, {Interval(**gain).signed}"
 
 
 def filtering(detect: Results) -> str:
@@ -184,14 +169,12 @@ def filtering(detect: Results) -> str:
 
 def filter_table(model: str, found: Results) -> str:
     plain = found["plain"]
-    lines = [
+    text = (
         f"{model}, cfg 1: {plain['kept']} of {plain['scenes']} scenes kept. Distances in "
         f"{found['axes']} axes; of real training parts to held-out ones: "
-        f"{found['real_to_real']:.3f}.",
-        "",
-        "| dropped by | regions accepted | whole scenes right | Frechet distance |",
-        "|---|---|---|---|",
-    ]
+        f"{found['real_to_real']:.3f}."
+    )
+    lines = []
     for title, part in found.items():
         if not isinstance(part, dict):
             continue
@@ -202,56 +185,47 @@ def filter_table(model: str, found: Results) -> str:
                 f"{row[key]:.3f}" + (f" ± {spread[key]:.3f}" if spread else "")
                 for key in ("regions", "scenes", "frechet")
             ]
-            lines.append(f"| {prefix}{escape(rule)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            lines.append([prefix + rule.replace("|", "\\|"), *cells])
+    heads = "dropped by", "regions accepted", "whole scenes right", "Frechet distance"
+    return f"{text}\n\n{markdown_table(heads, lines)}"
 
 
-def consistency(detect: Results) -> str:
+def consistency(found: Results) -> str:
     """The rank correlations of the published method's scores, and of the tangents'."""
-    if "consistency" not in detect:
-        return MISSING
-    found = detect["consistency"]
     names, matrix = found["methods"], torch.tensor(found["matrix"])
     parts = [f"{found['scenes']} scenes of digits at cfg 1."]
     for word in ("bayesdiff", "tangent"):
         index = [i for i, name in enumerate(names) if name.startswith(word)]
         short = [re.sub(rf"^{word},? ", "", names[i]) for i in index]
-        lines = ["", f"| {word} | " + " | ".join(short) + " |", "|---" * (len(index) + 1) + "|"]
-        for i, title in zip(index, short, strict=True):
-            lines.append(f"| {title} | " + " | ".join(f"{matrix[i, j]:.2f}" for j in index) + " |")
-        parts.append("\n".join(lines))
-    return "\n".join(parts)
+        rows = [[short[n], *(f"{matrix[i, j]:.2f}" for j in index)] for n, i in enumerate(index)]
+        parts.append(markdown_table([word, *short], rows))
+    return "\n\n".join(parts)
 
 
-def grid(repair: Results) -> str:
-    if "grid" not in repair:
-        return MISSING
-    rows = repair["grid"]["rows"]
-    bad = [row for row in rows if row["kind"] == "bad"]
+def grid(found: Results) -> str:
+    """Share made right by noise mode and start, then by rule and number of candidates."""
+    bad = [row for row in found["rows"] if row["kind"] == "bad"]
     starts = sorted({row["denoise"] for row in bad})
     modes = list(dict.fromkeys(row["mode"] for row in bad))
     cases = {row["cases"] for row in bad}
-    lines = [
-        f"{min(cases)} malformed quadrants, one candidate (mean over all candidates drawn):",
-        "",
-        "| noise | " + " | ".join(f"start {start:g}" for start in starts) + " |",
-        "|---" * (len(starts) + 1) + "|",
-    ]
-    for mode in modes:
-        cells = [cell(bad, mode, start, "random", 1, False) for start in starts]
-        lines.append(f"| {mode} | " + " | ".join(cells) + " |")
-    lines += ["", "Candidates and rules, noise `denoised`, no original kept:", ""]
     counts = sorted({row["n"] for row in bad if row["mode"] == "denoised"})
-    lines += [
-        "| start | rule | " + " | ".join(f"N = {count}" for count in counts) + " |",
-        "|---" * (len(counts) + 2) + "|",
+    by_mode = [
+        [mode, *(cell(bad, mode, start, "random", 1, False) for start in starts)] for mode in modes
     ]
+    by_rule = []
     for start in starts:
         for rule in ("posterior", "trajectory", "contrast", "artifact", "oracle"):
             cells = [cell(bad, "denoised", start, rule, count, False) for count in counts]
             if any(cells):
-                lines.append(f"| {start:g} | {rule} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                by_rule.append([f"{start:g}", rule, *cells])
+    return "\n\n".join(
+        [
+            f"{min(cases)} malformed quadrants, one candidate (mean over all candidates drawn):",
+            markdown_table(["noise", *(f"start {start:g}" for start in starts)], by_mode),
+            "Candidates and rules, noise `denoised`, no original kept:",
+            markdown_table(["start", "rule", *(f"N = {count}" for count in counts)], by_rule),
+        ]
+    )
 
 
 def cell(rows: list[Results], mode: str, start: float, rule: str, count: int, keep: bool) -> str:
@@ -262,17 +236,11 @@ def cell(rows: list[Results], mode: str, start: float, rule: str, count: int, ke
     return ""
 
 
-def default(repair: Results, section: str) -> str:
-    if section not in repair:
-        return MISSING
-    rows = repair[section]["rows"]
+def default(found: Results) -> str:
+    """What each rule makes of malformed and of good quadrants under the product's default."""
+    rows = found["rows"]
     cases = {kind: max(r["cases"] for r in rows if r["kind"] == kind) for kind in ("bad", "good")}
-    lines = [
-        f"{cases['bad']} malformed and {cases['good']} good quadrants, start 0.7, N = 4.",
-        "",
-        "| rule | malformed made right | good broken |",
-        "|---|---|---|",
-    ]
+    lines = []
     for rule, count, keep in (
         ("random", 1, False), ("trajectory", 4, False), ("trajectory", 4, True),
         ("contrast", 4, False), ("contrast", 4, True), ("artifact", 4, False),
@@ -287,101 +255,72 @@ def default(repair: Results, section: str) -> str:
         )  # fmt: skip
         broken = {"mean": 1 - good["mean"], "low": 1 - good["high"], "high": 1 - good["low"]}
         title = f"{rule}, original kept where better" if keep else rule
-        lines.append(f"| {title} | {interval(bad)} | {interval(broken)} |")
-    outside = repair[section]["outside_max_abs"]
-    return "\n".join([*lines, "", f"Largest change outside the mask: {outside:g}."])
+        lines.append([title, interval(bad), interval(broken)])
+    return "\n\n".join(
+        [
+            f"{cases['bad']} malformed and {cases['good']} good quadrants, start 0.7, N = 4.",
+            markdown_table(["rule", "malformed made right", "good broken"], lines),
+            f"Largest change outside the mask: {found['outside_max_abs']:g}.",
+        ]
+    )
 
 
-def loop(repair: Results, section: str) -> str:
-    if section not in repair:
-        return MISSING
-    found = repair[section]
+def loop(found: Results) -> str:
+    """The loop round by round, against scenes sampled anew at its cost."""
     rule = found["rule"]
-    lines = [
-        f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: artifact above "
-        f"{rule['threshold']:g}, regions of at least {rule['minimum_area']} pixels, grown by "
-        f"{rule['grow']:g}; start {rule['denoise']:g}, N = {rule['candidates']}.",
-        "",
-        "| rounds | cost a scene | all four right | malformed made right | good broken "
-        "| sampled anew, all | sampled anew, the flagged ones |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in found["rounds"]:
         anew = [
-            f"{interval(row[key])}; {signed(row[f'gain_over_{key}'])}" if key in row else ""
+            f"{interval(row[key])}; loop {Interval(**row[f'gain_over_{key}']).signed}"
+            if key in row and row["rounds"]
+            else ""
             for key in ("anew_all", "anew_flagged")
         ]
-        if row["rounds"] == 0:
-            anew = ["", ""]
-        lines.append(
-            f"| {row['rounds']} | {row['cost']:.1f} | {interval(row['right'])} | "
-            f"{row['regions_fixed']:.3f} | {row['regions_broken']:.3f} | "
-            + " | ".join(anew)
-            + " |"
-        )
-    outside = found["outside_max_abs"]
-    return "\n".join([*lines, "", f"Largest change outside the masks: {outside:g}."])
+        regions = [f"{row[key]:.3f}" for key in ("regions_fixed", "regions_broken")]
+        figures = [f"{row['cost']:.1f}", interval(row["right"]), *regions, *anew]
+        lines.append([str(row["rounds"]), *figures])
+    judged = "all four right", "malformed made right", "good broken"
+    anew_heads = "sampled anew, all", "sampled anew, the flagged ones"
+    return "\n\n".join(
+        [
+            f"{found['scenes']} scenes, {found['flagged']:.0%} flagged. Rule: artifact above "
+            f"{rule['threshold']:g}, regions of at least {rule['minimum_area']} pixels, grown by "
+            f"{rule['grow']:g}; start {rule['denoise']:g}, N = {rule['candidates']}.",
+            markdown_table(["rounds", "cost a scene", *judged, *anew_heads], lines),
+            f"Largest change outside the masks: {found['outside_max_abs']:g}.",
+        ]
+    )
 
 
 def interval(value: Results) -> str:
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return str(Interval(**value))
 
 
-def signed(value: Results) -> str:
-    return f"loop {value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
-
-
-def escape(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def replace_blocks(page: str, texts: dict[str, str]) -> str:
-    """The page with every block between its marks replaced.
-
-    Raises ValueError when the page lacks a mark.
-    """
-    for name, text in texts.items():
-        start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
-        if start not in page or end not in page:
-            raise ValueError(f"docs/evidence.md has no marks for '{name}'; put them back.")
-        before, rest = page.split(start, 1)
-        after = rest.split(end, 1)[1]
-        page = f"{before}{start}\n\n{text}\n\n{end}{after}"
-    return page
-
-
-SIZE, GAP, CAPTION = 160, 10, 24
-INK, GROUND = (0.93, 0.93, 0.93), 0.09
+SIZE = 160
 LIMITS = (0.0, 0.3)
 """Ends of the heat's scale, in squared latent units, the same for every picture."""
 
 
 def pictures(found: dict[str, Tensor], index: Tensor, path: Path) -> None:
-    """Before, heat with the outline of what was sampled again, after: one row a scene."""
+    """Before, heat with the outline of what was sampled again, after: one row per scene."""
     before, after = (enlarged(found[name][index]) for name in ("before", "after"))
     maps = upsample(found["map"][index].clamp(min=0), (SIZE, SIZE))
     limits = torch.tensor(LIMITS).expand(len(index), 2)
     heat = overlay(before, colorize(maps, limits), 0.8, normalize(maps, limits))
     masks = interpolate(found["mask"][index][:, None], size=(SIZE, SIZE), mode="nearest")[:, 0]
     heat = contour(heat, masks)
-    height, width = SIZE + CAPTION + GAP, SIZE + GAP
-    sheet = torch.full((len(index) * height + GAP, 3 * width + GAP, 3), GROUND).numpy()
+    rows = []
     for row, scene in enumerate(index.tolist()):
         a, b, c, d = found["labels"][scene].long().tolist()
         wrong = [int(found[f"bad_{when}"][scene].sum()) for when in ("before", "after")]
-        texts = (
-            f"asked {a} {b} / {c} {d}: {wrong[0]} wrong",
-            "artifact, masked",
-            verdict(wrong[1]),
+        rows.append(
+            [
+                Tile(before[row].numpy(), f"asked {a} {b} / {c} {d}: {wrong[0]} wrong"),
+                Tile(heat[row].numpy(), "artifact, masked"),
+                Tile(after[row].numpy(), verdict(wrong[1])),
+            ]
         )
-        for column, (part, text) in enumerate(zip((before, heat, after), texts, strict=True)):
-            top, left = GAP + row * height, GAP + column * width
-            sheet[top : top + SIZE, left : left + SIZE] = part[row].numpy()
-            centre = (left + SIZE / 2, top + SIZE + CAPTION / 2)
-            draw_text(sheet, text, centre, 12, INK, (0.5, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = (torch.from_numpy(sheet).clamp(0, 1) * 255).round().byte().numpy()
-    cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    write_picture(path, contact_sheet(rows, 3))
 
 
 def verdict(wrong: int) -> str:
@@ -395,7 +334,7 @@ def enlarged(latents: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = command_line("evidence_report", __doc__)
     parser.add_argument("--results", type=Path, default=DOCS / "evidence")
     arguments = parser.parse_args()
 
@@ -403,22 +342,18 @@ def main() -> None:
         path: Path = arguments.results / name
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    page = DOCS / "evidence.md"
-    texts = blocks(read("detect.json"), read("repair.json"))
-    page.write_text(replace_blocks(page.read_text(), texts))
+    replace_blocks(DOCS / "evidence.md", blocks(read("detect.json"), read("repair.json")))
     if not PICTURES.is_file():
         print(
             "No scenes in the cache: run `python -m benchmarks.repair --sections loop` for them."
         )
         return
     found = load_file(PICTURES)
-    rules: dict[str, Callable[[], tuple[Tensor, int]]] = {
-        "loop.png": lambda: (found["bad_before"].any(1), 4),
-        "loop_failures.png": lambda: (found["bad_after"].any(1), 2),
-    }
-    for name, rule in rules.items():
-        wanted, count = rule()
-        index = wanted.nonzero()[:count, 0]
+    for name, moment, count in (
+        ("loop.png", "bad_before", 4),
+        ("loop_failures.png", "bad_after", 2),
+    ):
+        index = found[moment].any(1).nonzero()[:count, 0]
         if len(index):
             pictures(found, index, DOCS / "images" / name)
 

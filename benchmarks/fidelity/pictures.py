@@ -1,6 +1,6 @@
 """Brute force beside the methods, as pictures: docs/images/maps.png.
 
-    python -m benchmarks.maps [--models digits emoji letters] [--members 64]
+    python -m benchmarks.fidelity.pictures [--models digits emoji letters] [--members 64]
 
 Rows are the first two images of each model's first cell in `benchmarks.fidelity` (ddim, cfg 1),
 which nobody chose. A map is a per-pixel standard deviation from 0 to its own 99th percentile.
@@ -8,7 +8,6 @@ which nobody chose. A map is a per-pixel standard deviation from 0 to its own 99
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +19,9 @@ from torch import Tensor
 from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method
 from demo.bundle import load_decoder
 
-from .fidelity import MODELS, Cell, cells_for, run, truth_for
+from ..experiment import command_line
+from .run import MODELS, cells_for, run
+from .truth import Cell, truth_for
 
 __all__ = ["columns", "draw"]
 
@@ -47,7 +48,7 @@ def pictures(model: str, latents: Tensor) -> Tensor:
 
 
 def draw(rows: dict[str, dict[str, Tensor]], path: Path) -> None:
-    """One row an image, one column a method."""
+    """Write one row per image and one column per method to `path`."""
     names = list(next(iter(rows.values())))
     height = IMAGES * len(rows)
     figure, axes = plt.subplots(height, len(names), figsize=(1.5 * len(names), 1.55 * height))
@@ -70,7 +71,7 @@ def draw(rows: dict[str, dict[str, Tensor]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = command_line("fidelity.pictures", __doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--members", type=int, default=64, help="members of the truth")
     parser.add_argument("--output", type=Path, default=Path("docs/images/maps.png"))

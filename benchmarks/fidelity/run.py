@@ -1,4 +1,4 @@
-"""How close each method comes to the true posterior spread, and what it costs.
+"""Fidelity of each method to the true posterior spread, and what it costs.
 
     python -m benchmarks.fidelity [--quick] [--models digits emoji letters] [--members 64]
                                   [--images 8] [--batches 2] [--output docs/fidelity]
@@ -12,12 +12,9 @@ there has found nothing. Truths are cached, so a second run is quick. The last l
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +22,14 @@ from torch import Tensor
 
 from bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, UnsupportedSolverError
 
-from .baselines import free_maps
-from .memory import peak_bytes
-from .metrics import Interval, bootstrap, partial_spearman, pearson, spearman
-from .setting import Setting, cached
+from ..baselines import baseline_maps
+from ..experiment import command_line, write_json
+from ..memory import peak_bytes
+from ..metrics import Interval, bootstrap, partial_spearman, pearson, spearman
+from ..models import Setting
+from .truth import Cell, Truth, per_pixel_std, truth_for
 
-__all__ = ["Cell", "Row", "Truth", "measure", "methods", "truth_for"]
+__all__ = ["MODELS", "cells_for", "main", "run"]
 
 MODELS = ("digits", "emoji", "letters")
 
@@ -42,47 +41,6 @@ GRID = (
     ("dpmpp_2m", 15, 1.0),
     ("ddpm", 30, 1.0),
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Batches of one model, sampler and guidance scale; they differ in their seed alone."""
-
-    batches: tuple[Setting, ...]
-
-    @property
-    def setting(self) -> Setting:
-        return self.batches[0]
-
-    @property
-    def images(self) -> int:
-        return sum(batch.count for batch in self.batches)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Per-pixel std (B, H, W) of the Bayesian model average, in two independent halves."""
-
-    halves: tuple[Tensor, Tensor]
-    images: Tensor
-
-    @property
-    def std(self) -> Tensor:
-        return ((self.halves[0].square() + self.halves[1].square()) / 2).sqrt()
-
-    def ceiling(self, compare: Callable[[Tensor, Tensor], Tensor]) -> float:
-        """Largest correlation a perfect method can show: the root of the truth's reliability.
-
-        Split-half reliability r, corrected to full length by Spearman-Brown: 2 r / (1 + r).
-        """
-        half = compare(*self.halves).mean().clamp(min=0)
-        return (2 * half / (1 + half)).sqrt().item()
-
-    @property
-    def ceilings(self) -> tuple[float, float]:
-        """Of Spearman and of partial Spearman."""
-        images = self.images
-        return self.ceiling(spearman), self.ceiling(lambda a, b: partial_spearman(a, b, images))
 
 
 @dataclass(frozen=True)
@@ -109,38 +67,6 @@ def methods(quick: bool) -> dict[str, Method]:
     return table
 
 
-def truth_for(cell: Cell, members: int) -> Truth:
-    """All batches' truth, in two halves of `members` / 2 runs each; cached batch by batch."""
-    stored = [batch_truth(setting, members) for setting in cell.batches]
-    first, second, images = (
-        torch.cat([truth[name] for truth in stored]) for name in ("first", "second", "images")
-    )
-    return Truth((first, second), images)
-
-
-def batch_truth(setting: Setting, members: int) -> dict[str, Tensor]:
-    posterior = setting.posterior
-    seeds = (2 * setting.seed + 1001, 2 * setting.seed + 1002)
-
-    def compute() -> dict[str, Tensor]:
-        # A fresh process each time: a second run of the same one would draw other solver noise.
-        results = [
-            Ensemble(members // 2, seed=s).sample(setting.process(), posterior) for s in seeds
-        ]
-        first, second = (per_pixel_std(result.variance) for result in results)
-        return {"first": first, "second": second, "images": results[0].latent}
-
-    # Rounded, since the order of a sum changes the last digits of the precision.
-    prior = f"{posterior.prior_precision:.4g}"
-    identity = (setting, posterior.fingerprint, prior, members)
-    return cached(f"truth 3 {identity}", compute)
-
-
-def per_pixel_std(variance: Tensor) -> Tensor:
-    """Root mean square over channels: (B, C, H, W) to (B, H, W)."""
-    return variance.mean(1).sqrt()
-
-
 def measure(
     cell: Cell, table: dict[str, Method], truth: Truth, memory: bool = True
 ) -> dict[str, Row]:
@@ -159,7 +85,7 @@ def measure(
         rows[name] = compare(
             maps, truth, cost=cost, seconds_ratio=seconds / plain, memory_ratio=ratio
         )
-    batches = [free_maps(batch.process()) for batch in cell.batches]
+    batches = [baseline_maps(batch.process()) for batch in cell.batches]
     for name in batches[0]:
         maps = torch.cat([free[name] for free in batches])
         extra = 1.0 if name == "noise shift" else 0.0
@@ -273,14 +199,17 @@ def as_json(cell: Cell, truth: Truth, rows: dict[str, Row]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one cell a model, M = 16, no memory")
+    parser = command_line(
+        "fidelity",
+        __doc__,
+        quick="one cell per model, M = 16, no memory",
+        output="folder for one JSON file per model",
+    )
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--members", type=int, help="members of the truth (64; quick: 16)")
-    parser.add_argument("--images", type=int, help="images a batch (8; quick: 3)")
-    parser.add_argument("--batches", type=int, default=2, help="batches a cell (2; quick: 1)")
+    parser.add_argument("--images", type=int, help="images per batch (8; quick: 3)")
+    parser.add_argument("--batches", type=int, default=2, help="batches per cell (2; quick: 1)")
     parser.add_argument("--cells", type=int, nargs="+", help="which cells of the grid, from 0")
-    parser.add_argument("--output", type=Path, help="folder for one JSON file a model")
     arguments = parser.parse_args()
     members = arguments.members or (16 if arguments.quick else 64)
     images = arguments.images or (3 if arguments.quick else 8)
@@ -297,11 +226,5 @@ def main() -> None:
             results.setdefault(model, []).append(rows)
             details.append(as_json(cell, truth, rows))
             if arguments.output:
-                arguments.output.mkdir(parents=True, exist_ok=True)
-                path = arguments.output / f"{model}.json"
-                path.write_text(json.dumps(details, indent=1) + "\n")
+                write_json(arguments.output / f"{model}.json", details)
     print(json.dumps({"benchmark": "fidelity", "models": summary(results)}))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Throwing away the worst pictures by a score: what is gained over throwing some away at random.
+"""Filtering: what dropping the worst images by a score gains over dropping some at random.
 
 The paper's Table 1 in miniature: 17% are dropped (10,000 of 60,000 there). Acceptance is the share
 of what is kept that the oracle finds well formed; the Frechet distance is taken in the oracle's
@@ -8,14 +8,26 @@ with the number of pictures is the same for all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from demo.evaluate import frechet_distance
 
-__all__ = ["DROPPED", "Filter", "Kept", "PrincipalAxes"]
+from ..experiment import Results
+from ..oracle_truth import Judge
+from .table import Table
+
+__all__ = [
+    "DROPPED",
+    "RANDOM_DROPS",
+    "Filter",
+    "Kept",
+    "PrincipalAxes",
+    "filter_rows",
+    "filtering_axes",
+]
 
 DROPPED = 0.17
 RANDOM_DROPS = 20
@@ -91,3 +103,38 @@ class Filter:
             found.append([kept.regions, kept.scenes, kept.frechet])
         values = torch.tensor(found, dtype=torch.float64)
         return Kept(*values.mean(0).tolist()), Kept(*values.std(0).tolist())
+
+
+def filtering_axes(judge: Judge) -> tuple[PrincipalAxes, Results]:
+    """The axes in which distances are taken, and the distance of real parts to held-out ones."""
+    held_out, training = judge.real_features
+    axes = PrincipalAxes.of(training)
+    everything = Filter(
+        torch.zeros(len(training), 1, dtype=torch.bool), training[:, None], held_out, axes
+    ).keep(torch.arange(len(training)))
+    return axes, {
+        "axes": axes.axes.shape[1],
+        "dropped": DROPPED,
+        "random_drops": RANDOM_DROPS,
+        "real_to_real": everything.frechet,
+    }
+
+
+def oracle_score(table: Table) -> Tensor:
+    """(N,) the upper bound: malformed regions first, then the oracle's doubt."""
+    return table.truth("category").sum(1) + table.score("oracle", "mean").mean(1)
+
+
+def filter_rows(
+    table: Table, features: Tensor, judge: Judge, axes: PrincipalAxes, scores: dict[str, Tensor]
+) -> Results:
+    """What is left when the images of a table are dropped by each of the scores (N,)."""
+    images = Filter(table.truth("category"), features, judge.real_features[0], axes)
+    mean, deviation = images.at_random()
+    rows = {
+        "nothing dropped": asdict(images.keep(torch.arange(len(images.malformed)))),
+        "at random": {**asdict(mean), "deviation": asdict(deviation)},
+        **{name: asdict(images.by_score(values)) for name, values in scores.items()},
+        "oracle": asdict(images.by_score(oracle_score(table))),
+    }
+    return {"scenes": len(images.malformed), "kept": images.count, "rows": rows}

@@ -1,6 +1,6 @@
 """Write docs/benchmarks.md and its picture from what the benchmark measured.
 
-    python -m benchmarks.report docs/fidelity/*.json
+    python -m benchmarks.fidelity.report docs/fidelity/*.json
 
 Takes the files that `benchmarks.fidelity --output` wrote. The text around the tables lives in
 docs/benchmarks.md itself: only what stands between the two marks is replaced.
@@ -8,7 +8,6 @@ docs/benchmarks.md itself: only what stands between the two marks is replaced.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections import defaultdict
@@ -20,45 +19,44 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ..experiment import DOCS, command_line, markdown_table, replace_blocks
+from ..metrics import Interval
+
 __all__ = ["picture", "tables"]
 
-DOCS = Path(__file__).parent.parent / "docs"
-START, END = "<!-- tables: start -->", "<!-- tables: end -->"
-
 PRESETS = ("fast", "balanced", "accurate")
+RATIOS = ("std ratio", "image rank")
 
 Measured = list[dict[str, Any]]
 
 
 def tables(measured: Measured) -> str:
-    """The summary, then one Markdown table a cell."""
+    """The summary, then one Markdown table per cell."""
     return "\n\n".join([summary(measured), *(table(cell) for cell in measured)])
 
 
 def summary(measured: Measured) -> str:
     """Means over the cells of a model: the presets, and what they have to beat."""
-    lines = [
-        "### Means over the cells of each model",
-        "",
-        "Beside the partial Spearman: its share of the ceiling.",
-        "",
-        "| model | method | extra cost | Spearman | partial Spearman | std ratio | image rank |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for model, cells in by_model(measured).items():
         ceiling = mean(cell["partial_ceiling"] for cell in cells)
         names = [*PRESETS, "ensemble M=3", "ensemble M=10", best_free(cells)]
         for name in names:
             rows = [cell["rows"][name] for cell in cells if name in cell["rows"]]
-            partial = mean(row["partial"]["mean"] for row in rows)
-            lines.append(
-                f"| {model} | {name} | {mean(row['cost'] for row in rows):.2f} "
-                f"| {mean(row['spearman']['mean'] for row in rows):.3f} "
-                f"| {partial:.3f} ({partial / ceiling:.0%}) "
-                f"| {number(mean(row['std_ratio'] for row in rows))} "
-                f"| {mean(row['image_rank'] for row in rows):.2f} |"
+            cost, ratio, rank = (
+                number(mean(row[key] for row in rows))
+                for key in ("cost", "std_ratio", "image_rank")
             )
-    return "\n".join(lines)
+            spearman, partial = (
+                mean(row[key]["mean"] for row in rows) for key in ("spearman", "partial")
+            )
+            share = f"{partial:.3f} ({partial / ceiling:.0%})"
+            lines.append([model, name, cost, f"{spearman:.3f}", share, ratio, rank])
+    heads = "model", "method", "extra cost", "Spearman", "partial Spearman", *RATIOS
+    return (
+        "### Means over the cells of each model\n\n"
+        "Beside the partial Spearman: its share of the ceiling.\n\n" + markdown_table(heads, lines)
+    )
 
 
 def by_model(measured: Measured) -> dict[str, Measured]:
@@ -77,26 +75,25 @@ def best_free(cells: Measured) -> str:
 
 
 def table(cell: dict[str, Any]) -> str:
+    """Every method in one cell."""
     setting = cell["setting"]
-    lines = [
-        f"### {title(setting)}",
-        "",
-        f"{setting['count']} images in {setting['batches']} batches. Ceiling: Spearman "
-        f"{cell['ceiling']:.3f}, partial {cell['partial_ceiling']:.3f}.",
-        "",
-        "| method | extra cost | time | memory | Spearman | partial Spearman | Pearson "
-        "| std ratio | image rank |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for name, row in cell["rows"].items():
-        lines.append(
-            f"| {name} | {row['cost']:.2f} | {row['seconds_ratio']:.2f} "
-            f"| {number(row['memory_ratio'])} "
-            f"| {interval(row['spearman'])} | {interval(row['partial'])} "
-            f"| {row['pearson']['mean']:.3f} | {number(row['std_ratio'])} "
-            f"| {row['image_rank']:.2f} |"
+        cost, seconds, memory, ratio, rank = (
+            number(row[key])
+            for key in ("cost", "seconds_ratio", "memory_ratio", "std_ratio", "image_rank")
         )
-    return "\n".join(lines)
+        agreement = [str(Interval(**row[key])) for key in ("spearman", "partial")]
+        agreement.append(f"{row['pearson']['mean']:.3f}")
+        lines.append([name, cost, seconds, memory, *agreement, ratio, rank])
+    costs = "extra cost", "time", "memory"
+    heads = "method", *costs, "Spearman", "partial Spearman", "Pearson", *RATIOS
+    return (
+        f"### {title(setting)}\n\n"
+        f"{setting['count']} images in {setting['batches']} batches. Ceiling: Spearman "
+        f"{cell['ceiling']:.3f}, partial {cell['partial_ceiling']:.3f}.\n\n"
+        + markdown_table(heads, lines)
+    )
 
 
 def title(setting: dict[str, Any]) -> str:
@@ -104,10 +101,6 @@ def title(setting: dict[str, Any]) -> str:
         f"{setting['model']}, {setting['sampler']} {setting['steps']}, "
         f"cfg {setting['guidance_scale']:g}"
     )
-
-
-def interval(value: dict[str, float]) -> str:
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def number(value: float) -> str:
@@ -162,15 +155,11 @@ def mean(values: Any) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = command_line("fidelity.report", __doc__)
     parser.add_argument("files", nargs="+", type=Path)
     arguments = parser.parse_args()
     measured = [cell for path in arguments.files for cell in json.loads(path.read_text())]
-    page = DOCS / "benchmarks.md"
-    text = page.read_text()
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{START}\n\n{tables(measured)}\n\n{END}{after}")
+    replace_blocks(DOCS / "benchmarks.md", {"tables": tables(measured)})
     picture(measured, DOCS / "images" / "fidelity.png")
 
 

@@ -1,21 +1,20 @@
-"""Recorded runs of a bundled model, computed once: what detection and repair start from."""
+"""Recorded runs of the bundled models, computed once: what detection and repair start from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-import torch
 from torch import Tensor
 
 from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.methods import PRESETS
 from bayesdiff_core.recording import Recorder, Recording
 
-from .setting import BenchmarkModel, Setting, cached, load_benchmark_model
+from .cache import cached
+from .models import Setting, benchmark_model
 
-__all__ = ["CHUNK", "STEPS", "Scenes", "benchmark_model", "chunks", "renoise", "sample_scenes"]
+__all__ = ["CHUNK", "STEPS", "Scenes", "chunks", "renoise", "sample_scenes"]
 
 STEPS = 30
 CHUNK = 64
@@ -45,31 +44,15 @@ class Scenes:
 
     @property
     def denoiser(self) -> FlowDenoiser:
-        return self.denoiser_of(self.setting.guidance_scale)
-
-    def denoiser_of(self, guidance_scale: float) -> FlowDenoiser:
-        return benchmark_model(self.setting.model).denoiser(self.labels, guidance_scale)
+        model = benchmark_model(self.setting.model)
+        return model.denoiser(self.labels, self.setting.guidance_scale)
 
 
-@lru_cache
-def benchmark_model(name: str) -> BenchmarkModel:
-    """A bundled model with its posterior, its weights laid out as convolutions on a CPU like them.
-
-    That takes a sixth off the time; every later use of the model in this process shares it.
-    """
-    model = load_benchmark_model(name)
-    model.flow.network.to(memory_format=torch.channels_last)
-    return model
-
-
-def chunks(
-    model: str, guidance_scale: float, count: int, first_seed: int, size: int = CHUNK
-) -> Iterator[Setting]:
-    """Settings of `count` scenes, at most `size` each; seeds count up from `first_seed`."""
-    for i, start in enumerate(range(0, count, size)):
-        yield Setting(
-            model, "ddim", STEPS, guidance_scale, min(size, count - start), first_seed + i
-        )
+def chunks(model: str, guidance_scale: float, count: int, first_seed: int) -> Iterator[Setting]:
+    """Settings of `count` scenes, at most CHUNK each; seeds count up from `first_seed`."""
+    for i, start in enumerate(range(0, count, CHUNK)):
+        size = min(CHUNK, count - start)
+        yield Setting(model, "ddim", STEPS, guidance_scale, size, first_seed + i)
 
 
 def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
@@ -89,13 +72,7 @@ def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
             final, variance = process.sample(), None
         recording = recorder.finish(final, process.sigmas)
         assert recording is not None, recorder.note
-        found = {
-            "states": recording.states,
-            "denoised": recording.denoised,
-            "sigmas": recording.sigmas,
-            "schedule": recording.schedule,
-            "final": recording.final,
-        }
+        found = dict(vars(recording))
         return found if variance is None else {**found, "variance": variance}
 
     # The number after "posterior" counts the changes of the preset's method.

@@ -1,6 +1,6 @@
-"""How fast the viewer answers: frames and main-thread time in a headless Chromium.
+"""Speed of the viewer: frame times and main-thread time in a headless Chromium.
 
-    python -m benchmarks.viewer [--side 2048] [--seconds 3] [--mode vue]
+    python -m benchmarks.viewer_speed [--side 2048] [--seconds 3] [--mode vue]
 
 A live ComfyUI shows four signals of one image on UncertaintyHeatmap, on the legacy canvas and with
 Vue nodes. The pointer then moves over the empty canvas (what the page takes without the viewer,
@@ -42,6 +42,8 @@ from bayesdiff_core.uncertainty import Signal
 from tests.support.browser import ComfyPage, find_chromium, launch_chromium
 from tests.support.host_location import find_host
 from tests.support.server import ComfyServer
+
+from .experiment import command_line
 
 __all__ = ["main"]
 
@@ -124,7 +126,7 @@ def recording(side: int, steps: int = 20) -> Recording:
 
 
 def leave(server: ComfyServer, side: int) -> dict:
-    """Puts values and image where a run of the node puts them; returns the reference to them."""
+    """Put values and image where a run of the node puts them; returns the reference to them."""
     folder = server.base_directory / "temp"
     folder.mkdir(exist_ok=True)
     name = uuid.uuid4().hex
@@ -282,7 +284,7 @@ def outermost(events: list[dict]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = command_line("viewer_speed", __doc__)
     parser.add_argument("--side", type=int, default=2048, help="of the image, in pixels")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each movement")
     parser.add_argument("--mode", choices=["canvas", "vue"], help="one of the two alone")
@@ -307,7 +309,7 @@ def report(
     browser: Browser, server: ComfyServer, folder: Path, arguments: argparse.Namespace
 ) -> None:
     reference = leave(server, arguments.side)
-    print(f"{arguments.side} px, 4 signals, ms of CPU time an event; frames in ms")
+    print(f"{arguments.side} px, 4 signals, ms of CPU time per event; frames in ms")
     heads = "".join(
         f"{head:>8}" for head in ("events", "main", "script", "raster", "frame", "95 %")
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -11,10 +11,17 @@ from torch import Tensor
 
 from bayesdiff_core.ranking import pool
 
-from .judges import Judge
-from .metrics import Interval, auroc
+from ..experiment import Results
+from ..metrics import Interval, auroc
+from ..oracle_truth import Judge
+from ..recorded_runs import STEPS
+from .costs import cost_of
+from .sections import Plan
 
-__all__ = ["Table", "over_scenes", "standardised", "top1"]
+__all__ = ["REFERENCE", "Table", "over_scenes", "section_figures", "standardised", "top1"]
+
+REFERENCE = "artifact"
+"""The signal that gains are taken over."""
 
 Figure = Callable[[Tensor, Tensor], float]
 POOLINGS = ("mean", "top10", "image")
@@ -124,3 +131,40 @@ def over_scenes(figure: Figure, scores: Tensor, bad: Tensor, repetitions: int = 
         return Interval(figure(scores, bad), float("nan"), float("nan"))
     low, high = np.percentile(finite, [2.5, 97.5])
     return Interval(figure(scores, bad), float(low), float(high))
+
+
+def section_figures(plan: Plan, tables: list[tuple[Table, bool]]) -> Results:
+    """Figures of tables, by truth; the first table's scenes describe the section.
+
+    The flag is set where the pictures are the method's own: the published recursion perturbs
+    the run.
+    """
+    found: Results = {"setting": asdict(plan), "steps": STEPS, "truths": {}}
+    for truth in tables[0][0].malformed:
+        bad = tables[0][0].truth(truth)
+        signals: Results = {}
+        for table, own in tables:
+            for name in table.names:
+                if name not in signals and name != "oracle":
+                    signals[name] = row_of(table, name, truth, plan, own)
+        found["truths"][truth] = {
+            "scenes": len(bad),
+            "regions": bad.numel(),
+            "malformed": int(bad.sum()),
+            "scenes_with_one": int((bad.sum(1) == 1).sum()),
+            "signals": signals,
+        }
+    return found
+
+
+def row_of(table: Table, name: str, truth: str, plan: Plan, own: bool) -> Results:
+    bad = table.truth(truth)
+    row: Results = {
+        "scenes": len(bad),
+        "malformed": int(bad.sum()),
+        "own_pictures": own,
+        "cost": cost_of(name, plan.guidance_scale),
+    }
+    for key, interval in table.figures(name, truth, REFERENCE).items():
+        row[key] = asdict(interval)
+    return row

@@ -1,6 +1,6 @@
 """Find, mask, repair, keep or not: the whole loop without an oracle, and what it has to beat.
 
-The cost of everything is counted in guided evaluations a scene; at cfg 1 every call of
+The cost of everything is counted in guided evaluations per scene; at cfg 1 every call of
 contrast counts as one.
 """
 
@@ -26,8 +26,9 @@ from bayesdiff_core.signals import CONTRAST_LEVELS, late_evaluations
 from bayesdiff_core.solver_run import SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
 
+from ..models import benchmark_model
+from ..recorded_runs import STEPS, Scenes
 from .cases import Case, look, sample_again
-from .scenes import STEPS, Scenes, benchmark_model
 
 __all__ = ["CONTRAST_COST", "Loop", "State", "begin", "one_round", "sample_anew"]
 

@@ -1,15 +1,12 @@
-"""One cell of a benchmark: a bundled model, a sampler, a guidance scale and a batch of images."""
+"""Bundled models with their posteriors, and the settings in which benchmarks sample them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
@@ -18,9 +15,7 @@ from bayesdiff_core.solver_run import Observer, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 from demo.bundle import load_model
 
-__all__ = ["CACHE", "BenchmarkModel", "Setting", "cached", "load_benchmark_model"]
-
-CACHE = Path(__file__).parent.parent / ".cache" / "benchmarks"
+__all__ = ["BenchmarkModel", "Setting", "benchmark_model", "load_benchmark_model"]
 
 FIT_IMAGES = 256
 
@@ -101,6 +96,17 @@ def load_benchmark_model(name: str) -> BenchmarkModel:
     )
 
 
+@lru_cache
+def benchmark_model(name: str) -> BenchmarkModel:
+    """The same model with its weights laid out as a CPU's convolutions like them.
+
+    That takes a sixth off the time; every later use of the model in this process shares it.
+    """
+    model = load_benchmark_model(name)
+    model.flow.network.to(memory_format=torch.channels_last)
+    return model
+
+
 def own_samples(flow: FlowModel, config) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
     """Samples of the model itself with their labels, in batches: no data set is needed."""
     generator = torch.Generator().manual_seed(0)
@@ -110,16 +116,3 @@ def own_samples(flow: FlowModel, config) -> Iterator[tuple[Tensor, Tensor]]:  # 
         denoiser = FlowDenoiser(flow, labels)
         process = SolverRun(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20, config.shift))
         yield process.sample(), labels
-
-
-def cached(key: str, compute) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-    """Tensors computed once and kept in the cache folder under the hash of `key`."""
-    path = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-    if path.is_file():
-        return load_file(path)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
-    unfinished = path.with_suffix(".part")
-    save_file(tensors, unfinished, {"key": key})
-    unfinished.replace(path)
-    return tensors

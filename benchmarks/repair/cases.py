@@ -26,7 +26,8 @@ from bayesdiff_core.solver_run import Evaluation, SolverRun
 from bayesdiff_core.solvers import ddim
 from bayesdiff_core.tiling import tile
 
-from .scenes import Scenes, benchmark_model, renoise
+from ..models import benchmark_model
+from ..recorded_runs import Scenes, renoise
 
 __all__ = [
     "MODES",

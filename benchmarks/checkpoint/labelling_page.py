@@ -1,4 +1,4 @@
-"""A page on which people mark the malformed images, blind: no scores, no order, no heat."""
+"""The page on which people mark the malformed images, blind: no scores, no order, no heat."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from .runs import Image
 
-__all__ = ["write_sheet"]
+__all__ = ["write_labelling_page"]
 
-TEMPLATE = Path(__file__).with_name("sheet.html")
+TEMPLATE = Path(__file__).with_name("labelling_page.html")
 
 
-def write_sheet(path: Path, images: Sequence[Image], key: str, seed: int = 0) -> None:
+def write_labelling_page(path: Path, images: Sequence[Image], key: str, seed: int = 0) -> None:
     """Write the page beside the folder of images it shows, in random order.
 
     Marks are kept in the browser under `key` until they are saved as labels.csv.

@@ -1,4 +1,4 @@
-"""Ground truth: which parts of a generated picture do not show what was asked, by an oracle.
+"""Ground truth by an oracle: which parts of a generated image do not show what was asked for.
 
 The oracles saw real pictures only. A part is malformed where the probability of what was asked is
 at most one half. Where the oracle is weak (emoji: 74.7% on real ones) a second truth asks how far
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demo import data
 from demo.bundle import load_decoder
-from demo.letters import FONTS, HELD_OUT_FONTS, letter_batches
+from demo.letters import FONTS, HELD_OUT_FONTS, letter_tiles
 from demo.oracle import Oracle, load_oracle, quadrants
 
 __all__ = ["Judge", "load_judge"]
@@ -53,11 +53,9 @@ class Judge:
     @torch.no_grad()
     def look(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Probability (B, R) that each region shows its label (B, R), and features (B, R, F)."""
-        parts = self.parts(latents)
-        features = self.oracle.features(parts.flatten(0, 1))
-        found = self.oracle.head(features).softmax(-1).unflatten(0, labels.shape)
-        probability = found.gather(-1, labels[..., None])[..., 0]
-        return probability, features.unflatten(0, parts.shape[:2])
+        features = self.features(latents)
+        found = self.oracle.head(features.flatten(0, 1)).softmax(-1).unflatten(0, labels.shape)
+        return found.gather(-1, labels[..., None])[..., 0], features
 
     def malformed(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Which regions (B, R) do not show their label."""
@@ -83,27 +81,28 @@ class Judge:
 
 @lru_cache
 def load_judge(model: str) -> Judge:
-    """The judge of a bundled model. Raises ValueError for a model that has none."""
+    """The judge of a bundled model.
+
+    Raises:
+        ValueError: The model has none.
+    """
     oracle = load_oracle(model)
-    if model == "digits":
-        return Judge(
-            oracle, 4, lambda x: x,
-            lambda: data.digits().split()[1].images, lambda: data.digits().split()[0].images,
-        )  # fmt: skip
     if model == "letters":
-        decode = load_decoder(model)
         return Judge(
-            oracle, 4, decode, lambda: letter_tiles(HELD_OUT_FONTS), lambda: letter_tiles(FONTS)
+            oracle,
+            4,
+            load_decoder(model),
+            lambda: letter_tiles(HELD_OUT_FONTS, 250, 0).images,
+            lambda: letter_tiles(FONTS, 250, 0).images,
         )
-    if model == "emoji":
-        return Judge(
-            oracle, 1, lambda x: x,
-            lambda: data.emoji().split()[1].images, lambda: data.emoji().split()[0].images,
-        )  # fmt: skip
-    raise ValueError(f"There is no judge for the model '{model}'; write one in this module.")
-
-
-def letter_tiles(fonts: tuple[str, ...]) -> Tensor:
-    """Real quadrants (1000, 3, 64, 64) of scenes drawn with these fonts."""
-    scenes, _ = letter_batches(fonts)(250, torch.Generator().manual_seed(0))
-    return quadrants(scenes).flatten(0, 1)
+    sources = {"digits": (data.digits, 4), "emoji": (data.emoji, 1)}
+    if model not in sources:
+        raise ValueError(f"There is no judge for the model '{model}'; write one in this module.")
+    images, regions = sources[model]
+    return Judge(
+        oracle,
+        regions,
+        lambda latents: latents,
+        lambda: images().split()[1].images,
+        lambda: images().split()[0].images,
+    )

@@ -1,13 +1,13 @@
-"""The signals under test, each a map (B, H, W) of one batch of recorded scenes; HIGH is suspect.
+"""The signals under test: maps (B, H, W) of a batch of recorded scenes, high where suspect.
 
 `Table.add` pools every map over the regions of the judge. What a signal costs is counted in guided
-evaluations a step, beyond the run itself: a call of one side costs half of one where guidance
+evaluations per step, beyond the run itself: a call of one side costs half of one where guidance
 makes two calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,16 +26,17 @@ from bayesdiff_core.signals import (
     trajectory_variance,
 )
 
-from .baselines import total_variation
-from .metrics import content, gradient_magnitude, residual
-from .scenes import Scenes, benchmark_model, renoise
+from ..baselines import guidance_difference, total_variation
+from ..metrics import content, gradient_magnitude, residual
+from ..models import benchmark_model
+from ..recorded_runs import Scenes, renoise
 
 __all__ = [
     "FIRST_LEVELS",
     "LEVEL_SETS",
     "Influence",
     "contrast_maps",
-    "free_maps",
+    "image_maps",
     "posterior_maps",
     "trajectory_maps",
     "wrong_labels",
@@ -64,17 +65,16 @@ WINDOWS = {
 """Shares of the run over which the variance of the prediction is taken."""
 
 
-def free_maps(scenes: Scenes) -> dict[str, Tensor]:
+def image_maps(scenes: Scenes) -> dict[str, Tensor]:
     """Functions of the finished picture alone, and |cond - uncond| at the last evaluation."""
-    latent, recording, denoiser = scenes.latent, scenes.recording, scenes.denoiser
+    latent, recording = scenes.latent, scenes.recording
     grey = latent.mean(1)
     z, sigma = recording.states[-1], recording.sigmas[-1]
-    sides = denoiser.conditional(z, sigma) - denoiser.unconditional(z, sigma)
     return {
         "total variation": total_variation(latent),
         "intensity": grey,
         "mid-grey": 1 - grey.square(),
-        "|cond - uncond|": sides.square().mean(1).sqrt(),
+        "|cond - uncond|": guidance_difference(scenes.denoiser, z, sigma),
     }
 
 
@@ -103,7 +103,29 @@ def weighted_variance(values: Tensor, weights: Tensor) -> Tensor:
 def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
     """Artifact and contrast as the product computes them, and contrast as its first version did.
 
-    With `variants` also the further ideas:
+    With `variants` also the further ideas of `contrast_variants`.
+    """
+    layer = benchmark_model(scenes.setting.model).flow.layer if variants else None
+    sides = (scenes.denoiser.conditional, scenes.denoiser.unconditional)
+    asked, nothing = (Remembered(side, layer) for side in sides)
+    whole = compare(scenes, asked, nothing, CONTRAST_LEVELS)
+    first = [Remembered(side, None) for side in sides]
+    compare(scenes, *first, FIRST_LEVELS, draw=1)
+    maps = {
+        "artifact": artifact(whole, trajectory_maps(scenes)["trajectory"]),
+        "contrast": whole.map,
+        "contrast, first version": smooth(
+            total(difference(*pair) for pair in errors(scenes.latent, *first)), RADIUS
+        ),
+    }
+    return maps | contrast_variants(scenes, asked, nothing, whole.map) if variants else maps
+
+
+def contrast_variants(
+    scenes: Scenes, asked: Remembered, nothing: Remembered, plain: Tensor
+) -> dict[str, Tensor]:
+    """Further ideas, from both sides' predictions and the plain contrast (B, H, W).
+
     - every level alone, fewer of them, other weights, and a second draw of noise;
     - averaged over smaller and larger windows;
     - against wrong labels in place of none;
@@ -112,47 +134,42 @@ def contrast_maps(scenes: Scenes, variants: bool) -> dict[str, Tensor]:
     """
     model = benchmark_model(scenes.setting.model)
     sides = (scenes.denoiser.conditional, scenes.denoiser.unconditional)
-    layer = model.flow.layer if variants else None
-    asked, nothing = (Remembered(side, layer) for side in sides)
-    whole = compare(scenes, asked, nothing, CONTRAST_LEVELS)
-    wandering = trajectory_maps(scenes)["trajectory"]
-    maps = {"artifact": artifact(whole, wandering), "contrast": whole.map}
-    first = [Remembered(side, None) for side in sides]
-    compare(scenes, *first, FIRST_LEVELS, draw=1)
-    total = torch.stack([difference(*pair) for pair in errors(scenes.latent, *first)]).sum(0)
-    maps["contrast, first version"] = smooth(total, RADIUS)
-    if not variants:
-        return maps
     found = errors(scenes.latent, asked, nothing)
-    level = {t: difference(*pair) / t for t, pair in zip(CONTRAST_LEVELS, found, strict=True)}
-    weighted = {"t^2": 1.0, "1": -1.0}
-    for name, power in weighted.items():
-        total = torch.stack([part * t**power for t, part in level.items()]).sum(0)
-        maps[f"contrast, weight {name}"] = smooth(total, 1)
-    for name, chosen in LEVEL_SETS.items():
-        maps[name] = smooth(torch.stack([level[t] for t in chosen]).sum(0), 1)
-    maps |= {f"contrast, level {t:g} alone": smooth(part, 1) for t, part in level.items()}
-    total = torch.stack(list(level.values())).sum(0)
-    for radius in (0, 2, 4):
-        maps[f"contrast, window radius {radius}"] = smooth(total, radius)
     second = compare(scenes, *sides, CONTRAST_LEVELS, draw=9).map
-    maps["contrast, two draws"] = maps["contrast"] + second
     wrong = model.denoiser(wrong_labels(scenes), 1.0).conditional
-    other = compare(scenes, asked.replay(), wrong, CONTRAST_LEVELS)
-    maps["contrast, wrong prompts"] = other.map
-    maps["contrast, none and wrong"] = maps["contrast"] + maps["contrast, wrong prompts"]
+    other = compare(scenes, asked.replay(), wrong, CONTRAST_LEVELS).map
     influence = Influence(model.flow.layer, model.flow.output_map, model.posterior)
-    maps["contrast, last layer's part"] = torch.stack(
-        [
+    gap = total((c - u).square().mean(1) for c, u in found)
+    return {
+        **by_level(found),
+        "contrast, two draws": plain + second,
+        "contrast, wrong prompts": other,
+        "contrast, none and wrong": plain + other,
+        "contrast, last layer's part": total(
             influence(a.phi, c) - influence(n.phi, u)
             for a, n, (c, u) in zip(asked.calls, nothing.calls, found, strict=True)
-        ]
-    ).sum(0)
-    gap = torch.stack([(c - u).square().mean(1) for c, u in found]).sum(0)
-    maps["|cond - uncond|, all levels"] = smooth(gap, 1)
-    alone = torch.stack([c.square().mean(1) for c, _ in found]).sum(0)
-    maps["error with the prompt alone"] = smooth(alone, 1)
-    return maps
+        ),
+        "|cond - uncond|, all levels": smooth(gap, 1),
+        "error with the prompt alone": smooth(total(c.square().mean(1) for c, _ in found), 1),
+    }
+
+
+def by_level(found: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Contrast of both sides' errors with other weights, levels and windows."""
+    level = {t: difference(*pair) / t for t, pair in zip(CONTRAST_LEVELS, found, strict=True)}
+    maps = {}
+    for name, power in (("t^2", 1.0), ("1", -1.0)):
+        weighted = total(part * t**power for t, part in level.items())
+        maps[f"contrast, weight {name}"] = smooth(weighted, 1)
+    for name, chosen in LEVEL_SETS.items():
+        maps[name] = smooth(total(level[t] for t in chosen), 1)
+    maps |= {f"contrast, level {t:g} alone": smooth(part, 1) for t, part in level.items()}
+    whole = total(level.values())
+    return maps | {f"contrast, window radius {r}": smooth(whole, r) for r in (0, 2, 4)}
+
+
+def total(maps: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(maps)).sum(0)
 
 
 def errors(latent: Tensor, asked: Remembered, nothing: Remembered) -> list[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Does sampling a malformed region again repair it, and is that better than sampling anew?
+"""Repair of malformed regions by sampling them again, against sampling the whole image anew.
 
     python -m benchmarks.repair [--quick] [--sections grid default choice loop
         letters-default letters-choice letters-loop] [--output docs/evidence/repair.json]
@@ -19,33 +19,23 @@ Intervals are over quadrants or scenes. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bayesdiff_core.resample.masked_run import choose
 
+from ..experiment import Report, Results, command_line, progress, run_sections
+from ..metrics import Interval, bootstrap
+from ..oracle_truth import load_judge
 from .cases import MODES, Case, join, quadrant_case, sample_again
-from .detect import SECTIONS as DETECTION
-from .detect import Plan
-from .judges import load_judge
-from .loop import CONTRAST_COST, Loop, State, begin, one_round, sample_anew
-from .metrics import Interval, auroc, bootstrap
-from .scenes import STEPS
-from .setting import CACHE
+from .loop_figures import choice, loop
+from .subjects import SUBJECTS, Subject
 
-__all__ = ["PICTURES", "SUBJECTS", "main"]
-
-PICTURES = CACHE / "loop.safetensors"
-"""Where the loop leaves its first scenes, for the pictures of docs/evidence.md."""
+__all__ = ["main"]
 
 COUNTS = (1, 2, 4, 8)
 RULES = ("random", "posterior", "trajectory", "contrast", "artifact", "oracle")
@@ -61,8 +51,6 @@ SECTIONS = (
     "letters-default", "letters-choice", "letters-loop",
 )  # fmt: skip
 
-Report = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -73,28 +61,6 @@ class Trial:
     candidates: int
     posterior: bool = False
 
-
-@dataclass(frozen=True)
-class Subject:
-    """A model's scenes, others to choose the rule of the loop on, and that rule as chosen."""
-
-    scenes: Plan
-    choosing: Plan
-    rule: Loop
-    grows: tuple[float, ...]
-
-
-SUBJECTS = {
-    "digits": Subject(
-        DETECTION["digits"], DETECTION["choice"], Loop(threshold=0.11, grow=4.0), (2.0, 4.0, 8.0)
-    ),
-    "letters": Subject(
-        DETECTION["letters"],
-        Plan("letters", 1.0, 8500, 128),
-        Loop(threshold=0.06, grow=1.0, minimum_area=3),
-        (0.0, 1.0, 2.0),
-    ),
-}
 
 GRID = [
     *(Trial("denoised", start, 8) for start in (0.3, 0.5)),
@@ -189,7 +155,7 @@ def accepted(case: Case, latents: Tensor) -> Tensor:
     return ~malformed.gather(1, case.quadrant[:, None])[:, 0]
 
 
-def rows_of(trial: Trial, kind: str, found: Outcomes) -> list[dict[str, Any]]:
+def rows_of(trial: Trial, kind: str, found: Outcomes) -> list[Results]:
     """Every rule and number of candidates; the mean over all of them stands for one at random."""
     base = {"kind": kind, "mode": trial.mode, "denoise": trial.denoise, "cases": len(found.before)}
     single = bootstrap(found.right.float().mean(0))
@@ -208,8 +174,8 @@ def rows_of(trial: Trial, kind: str, found: Outcomes) -> list[dict[str, Any]]:
     return rows
 
 
-def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Report) -> dict:
-    rows: list[dict[str, Any]] = []
+def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Report) -> Results:
+    rows: list[Results] = []
     outside = 0.0
     for kind, trial in plan:
         found = try_out(cases[kind == "good"], trial, report)
@@ -218,158 +184,7 @@ def grid(cases: tuple[Case, Case], plan: Sequence[tuple[str, Trial]], report: Re
     return {"rows": rows, "outside_max_abs": outside}
 
 
-def choice(subject: Subject, count: int, report: Report) -> dict[str, Any]:
-    """The growth of the masks, by one round of the loop on scenes of their own, and how well the
-    threshold tells regions apart there (the best by Youden's J of the highest tenth)."""
-    plan, rule = subject.choosing, subject.rule
-    judge = load_judge(plan.model)
-    states = [begin(scenes, rule) for scenes in plan.sampled(count)]
-    bad = torch.cat([judge.malformed(s.recording.final, s.labels) for s in states])
-    top = torch.cat(
-        [
-            judge.split(s.map).topk(max(round(s.map[0].numel() / 40), 1), -1).values.mean(-1)
-            for s in states
-        ]
-    )
-    values = top.flatten().quantile(torch.linspace(0.5, 0.995, 100))
-    gains = [
-        ((top > v) & bad).sum() / bad.sum() - ((top > v) & ~bad).sum() / (~bad).sum()
-        for v in values
-    ]
-    threshold = round(values[int(torch.stack(gains).argmax())].item(), 3)
-    rows = []
-    for grow in subject.grows:
-        loop = replace(rule, grow=grow)
-        done = [one_round(state, loop, seed)[0] for seed, state in enumerate(states)]
-        right = torch.cat([right_scenes(state) for state in done])
-        cost = torch.cat([state.cost for state in done]).mean().item()
-        rows.append({"grow": grow, "right": asdict(bootstrap(right)), "cost": cost})
-        report(f"choice: grow {grow:g}")
-    before = torch.cat([right_scenes(state) for state in states])
-    return {
-        "scenes": count,
-        "rule": asdict(rule),
-        "threshold": threshold,
-        "youden": max(gains).item(),
-        "auroc_top10": auroc(top, bad),
-        "right_before": asdict(bootstrap(before)),
-        "grow": rows,
-    }
-
-
-def right_scenes(state: State) -> Tensor:
-    """1.0 where all regions of a scene are right (B,)."""
-    bad = load_judge(state.model).malformed(state.recording.final, state.labels)
-    return (~bad).all(1).float()
-
-
-def loop(subject: Subject, count: int, turns: int, samples: int, report: Report) -> dict[str, Any]:
-    """The loop for up to `turns` rounds, and `samples` fresh ones of every scene."""
-    rounds: list[list[Tensor]] = [[] for _ in range(turns + 1)]
-    costs: list[list[Tensor]] = [[] for _ in range(turns + 1)]
-    regions: list[list[Tensor]] = [[] for _ in range(turns + 1)]
-    flagged, anew_right, anew_score = [], [], []
-    outside, shown = 0.0, {}
-    plan, rule = subject.scenes, subject.rule
-    judge = load_judge(plan.model)
-    for number, scenes in enumerate(plan.sampled(count)):
-        state = begin(scenes, rule)
-        score, found = [state.score], rule.masks(state.map).flatten(1).any(1)
-        right = [right_scenes(state)]
-        flagged.append(found)
-        touched = torch.zeros_like(state.map)
-        history = [state]
-        for r in range(turns):
-            state, masks = one_round(state, rule, 100 * number + r)
-            touched = torch.maximum(touched, masks)
-            history.append(state)
-        change = (state.recording.final - scenes.latent).abs() * (1 - touched[:, None])
-        outside = max(outside, change.max().item())
-        for r, at in enumerate(history):
-            rounds[r].append(right_scenes(at))
-            costs[r].append(at.cost)
-            regions[r].append(judge.malformed(at.recording.final, at.labels))
-        if number == 0 and plan.model == "digits":
-            shown = {
-                "before": scenes.latent, "map": history[0].map, "mask": touched,
-                "after": state.recording.final, "labels": scenes.labels,
-                "bad_before": regions[0][0].float(), "bad_after": regions[-1][0].float(),
-            }  # fmt: skip
-        report(f"loop: chunk {number + 1}")
-        for k in range(samples):
-            latent, value = sample_anew(plan.model, scenes.labels, 50_000 + 100 * number + k)
-            score.append(value)
-            right.append((~judge.malformed(latent, scenes.labels)).all(1).float())
-        anew_score.append(torch.stack(score))
-        anew_right.append(torch.stack(right))
-        report(f"loop: chunk {number + 1} sampled anew")
-    if shown:
-        PICTURES.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in shown.items()}, PICTURES)
-    at = Anew(torch.cat(anew_score, 1), torch.cat(anew_right, 1), torch.cat(flagged))
-    return {
-        "scenes": len(at.flagged),
-        "rule": asdict(rule),
-        "flagged": at.flagged.float().mean().item(),
-        "outside_max_abs": outside,
-        "rounds": [
-            round_row(r, torch.cat(rounds[r]), torch.cat(costs[r]), torch.cat(regions[r]),
-                      torch.cat(regions[0]), at)
-            for r in range(turns + 1)
-        ],
-    }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Anew:
-    """Scores and verdicts (K, N) of scenes sampled K times, and which were flagged (N,)."""
-
-    scores: Tensor
-    right: Tensor
-    flagged: Tensor
-
-    def best_of(self, count: int) -> Tensor:
-        """Verdicts (N,) of the best of the first `count` by score."""
-        best = self.scores[:count].argmin(0)
-        return self.right.gather(0, best[None])[0]
-
-    def at_cost(self, extra: float, adaptive: bool) -> Tensor | None:
-        """Verdicts (N,) when every scene, or every flagged one, is sampled again for `extra`
-        guided evaluations a scene (mean over all); None when more were needed than sampled.
-
-        A fraction of a sample is a share of the scenes that gets one more: the mixture of both.
-        """
-        places = self.flagged.float().mean().item() if adaptive else 1.0
-        more = extra / places / (STEPS + CONTRAST_COST)
-        low = 1 + int(more)
-        if low + 1 > len(self.scores):
-            return None
-        part = more - int(more)
-        mixed = (1 - part) * self.best_of(low) + part * self.best_of(low + 1)
-        return torch.where(self.flagged, mixed, self.right[0]) if adaptive else mixed
-
-
-def round_row(
-    number: int, right: Tensor, cost: Tensor, bad: Tensor, bad_before: Tensor, anew: Anew
-) -> dict[str, Any]:
-    extra = cost.mean().item() - STEPS - CONTRAST_COST
-    row: dict[str, Any] = {
-        "rounds": number,
-        "cost": cost.mean().item(),
-        "right": asdict(bootstrap(right)),
-        "regions_right": (~bad).float().mean().item(),
-        "regions_fixed": (~bad[bad_before]).float().mean().item(),
-        "regions_broken": bad[~bad_before].float().mean().item(),
-    }
-    for name, adaptive in (("anew_all", False), ("anew_flagged", True)):
-        baseline = anew.at_cost(extra, adaptive)
-        if baseline is not None:
-            row[name] = asdict(bootstrap(baseline))
-            row[f"gain_over_{name}"] = asdict(bootstrap(right - baseline))
-    return row
-
-
-def print_rows(found: dict[str, Any]) -> None:
+def print_rows(found: Results) -> None:
     print(f"{'kind':<5} {'mode':<20} {'start':>5} {'rule':<12} {'N':>2} {'kept':>5} {'right':>22}")
     for row in found["rows"]:
         print(
@@ -379,7 +194,7 @@ def print_rows(found: dict[str, Any]) -> None:
     print(f"largest change outside the mask: {found['outside_max_abs']:g}")
 
 
-def print_loop(found: dict[str, Any]) -> None:
+def print_loop(found: Results) -> None:
     print(f"{found['scenes']} scenes, {found['flagged']:.3f} flagged; rule {found['rule']}")
     for row in found["rounds"]:
         print(
@@ -393,7 +208,7 @@ def print_loop(found: dict[str, Any]) -> None:
     print(f"largest change outside the masks: {found['outside_max_abs']:g}")
 
 
-def rate(details: dict[str, Any], kind: str) -> float | None:
+def rate(details: Results, kind: str) -> float | None:
     """Share right under the product's default, of the section with the most cases."""
     mode, denoise, count = DEFAULT
     wanted = {"kind": kind, "mode": mode, "denoise": denoise, "rule": "artifact", "n": count}
@@ -404,7 +219,7 @@ def rate(details: dict[str, Any], kind: str) -> float | None:
     return None
 
 
-def last_line(details: dict[str, Any]) -> dict[str, Any]:
+def last_line(details: Results) -> Results:
     """One round of the loop against the better of both ways to sample anew at its cost."""
     fixed, kept = rate(details, "bad"), rate(details, "good")
     rounds = details.get("loop", {}).get("rounds", [])
@@ -422,29 +237,30 @@ def last_line(details: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def print_section(found: Results) -> None:
+    if "rows" in found:
+        print_rows(found)
+    elif "rounds" in found:
+        print_loop(found)
+    else:
+        print(json.dumps(found, indent=1))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="12 quadrants and 24 scenes of digits"
-    )
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS)
-    parser.add_argument("--output", type=Path, help="write every figure there, section by section")
-    arguments = parser.parse_args()
-    details: dict[str, Any] = {}
-    if arguments.output and arguments.output.is_file():
-        details = json.loads(arguments.output.read_text())
-    start = time.perf_counter()
-
-    def report(text: str) -> None:
-        if not arguments.quick:
-            print(f"[{time.perf_counter() - start:6.0f} s] {text}", flush=True)
-
+    arguments = command_line(
+        "repair",
+        __doc__,
+        quick="12 quadrants and 24 scenes of digits",
+        sections=SECTIONS,
+        output="write every figure there, section by section",
+    ).parse_args()
+    report = progress(quiet=arguments.quick)
     default = [(kind, Trial("denoised", 0.7, 4)) for kind in ("bad", "good")]
     full = [*(("bad", trial) for trial in GRID), *(("good", trial) for trial in GOOD)]
     cases, scenes = (12, 24) if arguments.quick else (160, 192)
     turns = (QUICK_ROUNDS, QUICK_ANEW) if arguments.quick else (ROUNDS, ANEW)
     digits, letters = SUBJECTS["digits"], SUBJECTS["letters"]
-    sections: dict[str, Callable[[], dict[str, Any]]] = {
+    sections: dict[str, Callable[[], Results]] = {
         "grid": lambda: grid(quadrants(digits, 0, 32), full, report),
         "default": lambda: grid(quadrants(digits, 0, cases), default, report),
         "choice": lambda: choice(digits, 128, report),
@@ -454,19 +270,5 @@ def main() -> None:
         "letters-loop": lambda: loop(letters, scenes, *turns, report),
     }
     names = arguments.sections or (["default", "loop"] if arguments.quick else list(sections))
-    for name in names:
-        details[name] = sections[name]()
-        if "rows" in details[name]:
-            print_rows(details[name])
-        elif "rounds" in details[name]:
-            print_loop(details[name])
-        else:
-            print(json.dumps(details[name], indent=1))
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps(details, indent=1) + "\n")
+    details = run_sections(sections, names, print_section, arguments.output)
     print(json.dumps(last_line(details)))
-
-
-if __name__ == "__main__":
-    main()
