@@ -24,10 +24,11 @@ from .last_layer import (
     weights_with_bias,
 )
 from .precision import Structure
+from .signals import CONTRAST_LEVELS, Contrast, contrast
 from .solver_run import Evaluation
 from .tiling import tile
 
-__all__ = ["FlowDenoiser", "FlowModel"]
+__all__ = ["FlowDenoiser", "FlowModel", "renoise"]
 
 
 class FlowModel:
@@ -218,6 +219,14 @@ class FlowDenoiser:
         labels = tile(self.null_labels, len(z) // len(self.null_labels))
         return z - sigma * self.model.velocity(z, sigma, labels)
 
+    def contrast(self, latents: Tensor, seed: int, copies: int = 1) -> Contrast:
+        """Contrast of final latents (n * B, C, *S), tile-major, at CONTRAST_LEVELS; `seed` draws
+        the noise, which all copies share."""
+        levels = {t: torch.tensor(t, device=latents.device) for t in CONTRAST_LEVELS}
+        generator = torch.Generator().manual_seed(seed)
+        sides = (self.conditional, self.unconditional)
+        return contrast(*sides, latents, renoise, levels, generator, copies=copies)
+
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
         """Within the context copy c of the batch runs with weights W + deltas[c].
 
@@ -237,3 +246,8 @@ class FlowDenoiser:
             return values
         conditional, unconditional = values.chunk(2)
         return unconditional + self.guidance_scale * (conditional - unconditional)
+
+
+def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
+    """The state (1 - sigma) clean + sigma noise of a flow, any shape, at noise level sigma ()."""
+    return (1 - sigma) * clean + sigma * noise

@@ -22,7 +22,7 @@ from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.methods import PRESETS, BayesDiff
 from bayesdiff_core.methods.bayesdiff import Recursion, single_steps
 from bayesdiff_core.methods.tangent import TangentRun
-from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
 
 from .experiment import command_line
@@ -65,7 +65,7 @@ def measure(batch: int) -> dict[str, float]:
     posterior.factor("cpu")
     denoiser = FlowDenoiser(model, labels, labels, 3.0)
     x, sigmas = torch.randn(batch, 4, SIZE, SIZE), flow_sigmas(30)
-    process = SolverRun(ddim, denoiser, x, sigmas, name="ddim")
+    process = SolverRun(ReferenceSolver(ddim, sigmas, name="ddim"), denoiser, x)
     runs = {
         name: TangentRun(process, posterior, preset.plan(30, 4))
         for name, preset in PRESETS.items()

@@ -18,6 +18,7 @@ __all__ = [
     "gradient_magnitude",
     "partial_spearman",
     "pearson",
+    "residual",
     "spearman",
 ]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
 from bayesdiff_core.laplace import LaplacePosterior
-from bayesdiff_core.solver_run import Observer, SolverRun
+from bayesdiff_core.solver_run import Observer, ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 from demo.bundle import load_model
 
@@ -63,15 +63,14 @@ class Setting:
         generator = torch.Generator().manual_seed(1000 + self.seed)
         x = torch.randn(self.count, *model.shape, generator=generator)
         labels = model.labels(self.count, self.seed)
-        return SolverRun(
+        solver = ReferenceSolver(
             SAMPLERS[self.sampler],
-            model.denoiser(labels, self.guidance_scale),
-            x,
             flow_sigmas(self.steps, model.shift),
             name=self.sampler,
             noise=lambda: torch.randn(x.shape, generator=generator),
-            observers=observers,
         )
+        denoiser = model.denoiser(labels, self.guidance_scale)
+        return SolverRun(solver, denoiser, x, observers=observers)
 
     @property
     def posterior(self) -> LaplacePosterior:
@@ -114,5 +113,6 @@ def own_samples(flow: FlowModel, config) -> Iterator[tuple[Tensor, Tensor]]:  # 
         labels = torch.randint(config.null_label, (64, config.n_labels), generator=generator)
         x = torch.randn(64, *config.sample_shape, generator=generator)
         denoiser = FlowDenoiser(flow, labels)
-        process = SolverRun(SAMPLERS["ddim"], denoiser, x, flow_sigmas(20, config.shift))
+        solver = ReferenceSolver(SAMPLERS["ddim"], flow_sigmas(20, config.shift))
+        process = SolverRun(solver, denoiser, x)
         yield process.sample(), labels

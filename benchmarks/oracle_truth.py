@@ -19,7 +19,7 @@ from demo.bundle import load_decoder
 from demo.letters import FONTS, HELD_OUT_FONTS, letter_tiles
 from demo.oracle import Oracle, load_oracle, quadrants
 
-__all__ = ["Judge", "load_judge"]
+__all__ = ["FARTHEST", "Judge", "load_judge"]
 
 FARTHEST = 0.1
 """Share of the pictures, those farthest from any real one, that count as suspect."""

@@ -14,7 +14,7 @@ from bayesdiff_core.recording import Recorder, Recording
 from .cache import cached
 from .models import Setting, benchmark_model
 
-__all__ = ["CHUNK", "STEPS", "Scenes", "chunks", "renoise", "sample_scenes"]
+__all__ = ["CHUNK", "STEPS", "Scenes", "chunks", "sample_scenes"]
 
 STEPS = 30
 CHUNK = 64
@@ -82,8 +82,3 @@ def sample_scenes(setting: Setting, posterior: bool = False) -> Scenes:
     variance = tensors.pop("variance", None)
     labels = model.labels(setting.count, setting.seed)
     return Scenes(setting, Recording(**tensors), labels, variance)
-
-
-def renoise(sigma: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
-    """The state at `sigma` of a flow model."""
-    return (1 - sigma) * clean + sigma * noise

@@ -28,7 +28,7 @@ from . import CheckpointError
 from .host import Executor, Seen
 from .workflow import Workflow
 
-__all__ = ["BASELINES", "Image", "Runs", "maps_of", "read_picture", "score"]
+__all__ = ["BASELINES", "Image", "Runs", "check_prompts", "maps_of", "read_picture", "score"]
 
 BASELINES = ("total variation", "brightness")
 """Scores of the picture alone, which cost nothing; every signal has to beat them."""
@@ -136,8 +136,7 @@ class Runs:
             write_picture(self.folder / file, picture.numpy())
             signals = {name: rows[place] for name, rows in scores.items()}
             images.append({"file": file, "signals": signals})
-        metadata = seen.uncertainty.metadata
-        sampling = {name: metadata[name] for name in DESCRIPTION if name in metadata}
+        sampling = {name: getattr(seen.uncertainty.settings, name) for name in DESCRIPTION}
         seed = self.seed + run
         return {
             "run": run,

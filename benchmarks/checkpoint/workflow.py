@@ -15,7 +15,7 @@ from typing import Any
 
 from . import CheckpointError
 
-__all__ = ["TAP", "TAP_ID", "NodeType", "Workflow", "examine", "read_workflow"]
+__all__ = ["TAP", "TAP_ID", "NodeType", "Prompt", "Workflow", "examine", "read_workflow"]
 
 Prompt = dict[str, dict[str, Any]]
 Link = tuple[str, int]

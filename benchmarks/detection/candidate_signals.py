@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bayesdiff_core.flow_matching import renoise
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.last_layer import LastLayer, OutputMap
 from bayesdiff_core.signals import (
@@ -29,7 +30,7 @@ from bayesdiff_core.signals import (
 from ..baselines import guidance_difference, total_variation
 from ..metrics import content, gradient_magnitude, residual
 from ..models import benchmark_model
-from ..recorded_runs import Scenes, renoise
+from ..recorded_runs import Scenes
 
 __all__ = [
     "FIRST_LEVELS",

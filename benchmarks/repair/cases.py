@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bayesdiff_core.flow_matching import FlowDenoiser
+from bayesdiff_core.flow_matching import FlowDenoiser, renoise
 from bayesdiff_core.methods import PRESETS
-from bayesdiff_core.methods.posterior_moves import draw_moves, posterior_moves
+from bayesdiff_core.methods.posterior_moves import posterior_moves
 from bayesdiff_core.ranking import pool
-from bayesdiff_core.recording import Recorder, Recording
-from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun
-from bayesdiff_core.signals import (
-    CONTRAST_LEVELS,
-    artifact,
-    contrast,
-    late_evaluations,
-    trajectory_variance,
-)
-from bayesdiff_core.solver_run import Evaluation, SolverRun
+from bayesdiff_core.recording import Recording
+from bayesdiff_core.resample.candidates import Candidates, candidate_maps, sample_candidates
+from bayesdiff_core.resample.masked_run import MaskedRun, RegionRun
+from bayesdiff_core.resample.noise_modes import NOISE_MODES, Start, Starting
+from bayesdiff_core.resample.regions import region_labels, region_scores
+from bayesdiff_core.solver_run import Evaluation, ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim
 from bayesdiff_core.tiling import tile
 
 from ..models import benchmark_model
-from ..recorded_runs import Scenes, renoise
+from ..recorded_runs import Scenes
 
 __all__ = [
     "MODES",
-    "Candidates",
     "Case",
-    "Start",
     "join",
-    "look",
+    "posterior_scores",
     "quadrant_case",
     "sample_again",
+    "score",
 ]
 
-RegionRun = MaskedRun | RenoisedRun
-
-Start = Callable[["Case", MaskedRun, Tensor], tuple[RegionRun, Tensor]]
-"""(case, masked run, fresh noise) -> the run, perhaps without its recording, and its start."""
+MODES = {
+    "denoised": "denoised",
+    "final": "final",
+    "img2img": "img2img",
+    "posterior, iid": "posterior",
+    "posterior, tangents": "posterior_tangents",
+}
+"""The core's noise modes by the names of their rows."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +75,17 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """N candidates of B scenes: latents (N, B, C, H, W), and scores inside the mask (N, B).
+class Tried:
+    """Scores of N candidates (N, B) and of the original (B,) inside the mask, by signal."""
 
-    `original` holds the same scores (B,) of the recorded result. `run` is the recording of the
-    candidates (E', N * B, ...), `maps` their artifact (N, B, H, W).
-    """
-
-    latents: Tensor
+    found: Candidates
     scores: dict[str, Tensor]
     original: dict[str, Tensor]
-    maps: Tensor
-    run: Recording
+
+    @property
+    def latents(self) -> Tensor:
+        """(N, B, C, H, W)."""
+        return self.found.latents.unflatten(0, (self.found.copies, -1))
 
 
 def quadrant_case(scenes: Scenes, index: Tensor) -> Case:
@@ -120,127 +118,58 @@ def join(cases: list[Case]) -> Case:
     )
 
 
-def around_prediction(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
-    """Fresh noise around the recorded denoised prediction."""
-    return run, run.start(renoise, noise)
-
-
-def around_final(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
-    """Fresh noise around the final picture; outside, the recorded run."""
-    return run, run.start(renoise, noise, around="final")
-
-
-def image_to_image(_case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
-    """Plain inpainting: the final picture, noised anew at every step, stands for the recording."""
-    plain = RenoisedRun(run.clean, run.mask, renoise, noise[: len(run.clean)], run.copies)
-    return plain, plain.start(renoise, run.sigmas[0], noise)
-
-
-def along_tangents(case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
-    """No fresh noise: the recorded state, moved along tangents of the posterior."""
-    return run, run.moved(draw_moves(moves_of(case, run), noise, along=True))
-
-
-def independent_pixels(case: Case, run: MaskedRun, noise: Tensor) -> tuple[RegionRun, Tensor]:
-    """The published way, x_t ~ N(E x_t, Var x_t) pixel by pixel (Kou et al. 2024, section 4.2)."""
-    return run, run.moved(draw_moves(moves_of(case, run), noise, along=False))
-
-
-def moves_of(case: Case, run: MaskedRun) -> Tensor:
-    recording = case.recording
-    process = SolverRun(ddim, case.denoiser(), recording.states[0], recording.schedule)
-    posterior = benchmark_model(case.model).posterior
-    return posterior_moves(process, posterior, recording, run.first_evaluation)
-
-
-MODES: dict[str, Start] = {
-    "denoised": around_prediction,
-    "final": around_final,
-    "img2img": image_to_image,
-    "posterior, iid": independent_pixels,
-    "posterior, tangents": along_tangents,
-}
-
-
 def sample_again(
-    case: Case,
-    denoise: float,
-    count: int,
-    seed: int,
-    start: Start = around_prediction,
-    posterior: bool = False,
+    case: Case, denoise: float, count: int, seed: int, mode: str = "denoised"
 ) -> Candidates:
-    """`count` candidates by the sampler of the recording; with `posterior` also that score.
+    """`count` candidates by the sampler of the recording, as the product makes them."""
+    masked = MaskedRun(case.recording, case.masks, denoise, count)
+    region, start = begin(case, masked, seed, mode)
+    run = SolverRun(ReferenceSolver(ddim, masked.sigmas), case.denoiser(), start)
+    recording = case.recording
+    return sample_candidates(region, run, recording.schedule, recording.final, masked)
 
-    The candidates' posterior std comes from tangents along the part that runs again, zero outside
-    the mask.
-    """
-    denoiser = case.denoiser()
-    run = MaskedRun(case.recording, case.masks, denoise, count)
-    shape = tile(case.recording.final, count).shape
+
+def begin(case: Case, masked: MaskedRun, seed: int, mode: str) -> Starting:
+    """The region's run and its initial states by a noise mode."""
+    shape = tile(case.recording.final, masked.copies).shape
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    sigmas = run.sigmas
-    again, first = start(case, run, noise)
-    recorder = Recorder(len(sigmas) - 1)
-    process = SolverRun(
-        ddim,
-        InsideMask(denoiser, again, sigmas),
-        first,
-        sigmas,
-        mask=tile(case.masks, count),
-        observers=[recorder],
-    )
-    variance = None
-    if posterior:
-        model = benchmark_model(case.model)
-        result = PRESETS["balanced"].sample(process, model.posterior)
-        final, variance = again.finish(result.latent), result.variance
-    else:
-        final = again.finish(process.sample())
-    recorded = recorder.finish(final, sigmas)
-    assert recorded is not None, recorder.note
 
-    masks, original = case.masks[:, 0], case.recording.final
-    latents = final.unflatten(0, (count, -1))
-    total = len(case.recording.denoised)
-    again_from = total - len(recorded.denoised)
-    late = max(again_from, late_evaluations(total).start)
-    again_denoised = recorded.denoised[late - again_from :].unflatten(1, (count, -1))
-    looks = [
-        look(denoiser, latent, denoised)
-        for latent, denoised in zip(latents, again_denoised.unbind(1), strict=True)
-    ]
-    before = look(denoiser, original, case.recording.denoised[late:])
+    def moves() -> Tensor:
+        recording = case.recording
+        solver = ReferenceSolver(ddim, recording.schedule)
+        run = SolverRun(solver, case.denoiser(), recording.states[0])
+        posterior = benchmark_model(case.model).posterior
+        return posterior_moves(run, posterior, recording, masked.first_evaluation)
+
+    return NOISE_MODES[MODES[mode]].begin(Start(masked, noise, renoise, moves))
+
+
+def score(case: Case, found: Candidates) -> Tried:
+    """Candidates compared by every signal at once; contrast has the same noise for all."""
+    both = torch.cat([found.latents, found.original])
+    contrast = case.denoiser().contrast(both, seed=0, copies=found.copies + 1)
+    labels = region_labels(case.masks)
     scores = {
-        name: torch.stack([pool(maps[name], "mean", masks) for maps in looks]) for name in before
+        name: region_scores(maps, case.masks, labels)[..., 0]
+        for name, maps in candidate_maps(found, contrast).items()
     }
-    if variance is not None:
-        std = variance.mean(1).sqrt().unflatten(0, (count, -1))
-        scores["posterior"] = torch.stack([pool(m, "mean", masks) for m in std])
-    return Candidates(
-        latents,
-        scores,
-        {name: pool(values, "mean", masks) for name, values in before.items()},
-        torch.stack([maps["artifact"] for maps in looks]),
-        recorded,
+    return Tried(
+        found,
+        {name: values[:-1] for name, values in scores.items()},
+        {name: values[-1] for name, values in scores.items()},
     )
 
 
-def look(denoiser: FlowDenoiser, latent: Tensor, denoised: Tensor) -> dict[str, Tensor]:
-    """The product's signals (B, H, W) of latents and of the predictions (E, B, C, H, W) that led
-    to them.
-
-    Contrast has the same noise for every latent, so that differences are theirs.
-    """
-    sides = (denoiser.conditional, denoiser.unconditional)
-    levels = {t: torch.tensor(t) for t in CONTRAST_LEVELS}
-    found = contrast(*sides, latent, renoise, levels, torch.Generator().manual_seed(0))
-    trajectory = trajectory_variance(denoised)
-    return {
-        "trajectory": trajectory,
-        "contrast": found.map,
-        "artifact": artifact(found, trajectory),
-    }
+def posterior_scores(case: Case, denoise: float, count: int, seed: int) -> Tensor:
+    """Posterior std (N, B) of the same candidates, by tangents along the part that runs again."""
+    masked = MaskedRun(case.recording, case.masks, denoise, count)
+    region, start = begin(case, masked, seed, "denoised")
+    solver = ReferenceSolver(ddim, masked.sigmas)
+    inside = InsideMask(case.denoiser(), region, masked.sigmas)
+    run = SolverRun(solver, inside, start, mask=tile(case.masks, count))
+    variance = PRESETS["balanced"].sample(run, benchmark_model(case.model).posterior).variance
+    std = variance.mean(1).sqrt().unflatten(0, (count, -1))
+    return torch.stack([pool(maps, "mean", case.masks[:, 0]) for maps in std])
 
 
 @dataclass(frozen=True)
@@ -254,6 +183,9 @@ class InsideMask:
     @property
     def output_map(self):  # type: ignore[no-untyped-def]
         return self.denoiser.output_map
+
+    def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.predict(z, sigma)[0]
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
         def plain(_k: int, inside: Tensor, s: Tensor) -> Tensor:

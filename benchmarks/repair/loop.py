@@ -13,24 +13,26 @@ from torch import Tensor
 
 from bayesdiff_core.flow_matching import FlowDenoiser
 from bayesdiff_core.ranking import pool
-from bayesdiff_core.recording import Recorder, Recording
-from bayesdiff_core.resample.region_choice import (
-    compose,
-    paint,
-    pick_regions,
-    region_labels,
-    region_scores,
-)
+from bayesdiff_core.recording import Recording, splice
+from bayesdiff_core.resample.region_choice import choose_regions
+from bayesdiff_core.resample.regions import region_labels
+from bayesdiff_core.resample.rules import RULES
+from bayesdiff_core.sample import UncertaintyOptions, sample_with_uncertainty
 from bayesdiff_core.segments import Selection
-from bayesdiff_core.signals import CONTRAST_LEVELS, late_evaluations
-from bayesdiff_core.solver_run import SolverRun
+from bayesdiff_core.signals import (
+    CONTRAST_LEVELS,
+    artifact,
+    late_evaluations,
+    trajectory_variance,
+)
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
 
 from ..models import benchmark_model
 from ..recorded_runs import STEPS, Scenes
-from .cases import Case, look, sample_again
+from .cases import Case, sample_again
 
-__all__ = ["CONTRAST_COST", "Loop", "State", "begin", "one_round", "sample_anew"]
+__all__ = ["CONTRAST_COST", "Loop", "State", "begin", "insert", "one_round", "sample_anew"]
 
 CONTRAST_COST = 2 * len(CONTRAST_LEVELS)
 
@@ -100,48 +102,23 @@ def one_round(state: State, loop: Loop, seed: int) -> tuple[State, Tensor]:
         state.model, state.recording.select(index), state.labels[index], masks[index][:, None]
     )
     found = sample_again(case, loop.denoise, loop.candidates, seed)
-    take = best_by_region(found.maps, state.map[index], masks[index])
-    recording = composed(case.recording, found.run, take)
-    after = artifact_of(case.denoiser(), recording)
+    denoiser, copies = case.denoiser(), found.copies + 1
+    choice = choose_regions(
+        found, case.masks, region_labels(case.masks), RULES["artifact"],
+        contrast_of=lambda latents: denoiser.contrast(latents, seed=0, copies=copies),
+    )  # fmt: skip
+    recording = splice(case.recording, found.recording, case.masks, choice.takes)
+    after = artifact_of(denoiser, recording)
     # Artifact looks at the scene as a whole: what was better region by region may be worse in sum.
     better = pool(after, "top10") < state.score[index]
     active[index[better]] = True
     cost = state.cost.clone()
-    steps = len(found.run.denoised)
+    steps = len(found.recording.denoised)
     cost[index] += loop.candidates * (steps + CONTRAST_COST) + CONTRAST_COST
     maps = state.map.clone()
     maps[index[better]] = after[better]
     kept = insert(state.recording, recording, index[better], better)
     return replace(state, recording=kept, map=maps, cost=cost, active=active), masks
-
-
-def best_by_region(candidates: Tensor, original: Tensor, masks: Tensor) -> Tensor:
-    """Which candidate (B, H, W) each pixel takes, -1 for the original.
-
-    Every connected region is judged on its own: the lowest mean of maps (N, B, H, W) in it wins
-    where it lies below that of the original map (B, H, W).
-    """
-    soft = masks[:, None]
-    labels = region_labels(soft)
-    scores = region_scores(candidates, soft, labels)
-    return paint(pick_regions(scores, region_scores(original[None], soft, labels)[0]), labels)
-
-
-def composed(before: Recording, run: Recording, take: Tensor) -> Recording:
-    """The recording with each pixel's candidate (B, H, W) in it, from the step it began at."""
-    first = len(before.denoised) - len(run.denoised)
-    count = len(run.final) // len(before.final)
-
-    def chosen(candidates: Tensor, recorded: Tensor) -> Tensor:
-        """Of candidates (E, N * B, C, H, W) and what was recorded (E, B, C, H, W)."""
-        stack = candidates.unflatten(1, (count, -1)).permute(1, 2, 0, 3, 4, 5)
-        return compose(stack, recorded.movedim(1, 0), take).movedim(0, 1)
-
-    states, denoised = before.states.clone(), before.denoised.clone()
-    states[first:] = chosen(run.states, states[first:])
-    denoised[first:] = chosen(run.denoised, denoised[first:])
-    final = chosen(run.final[None], before.final[None])[0]
-    return Recording(states, denoised, before.sigmas, before.schedule, final)
 
 
 def insert(into: Recording, new: Recording, index: Tensor, keep: Tensor) -> Recording:
@@ -158,14 +135,17 @@ def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     found = benchmark_model(model)
     denoiser = found.denoiser(labels, 1.0)
     x = torch.randn(len(labels), *found.shape, generator=torch.Generator().manual_seed(seed))
-    recorder = Recorder(STEPS)
-    process = SolverRun(ddim, denoiser, x, flow_sigmas(STEPS, found.shift), observers=[recorder])
-    recording = recorder.finish(process.sample(), process.sigmas)
-    assert recording is not None, recorder.note
-    return recording.final, pool(artifact_of(denoiser, recording), "top10")
+    solver = ReferenceSolver(ddim, flow_sigmas(STEPS, found.shift))
+    latent, uncertainty = sample_with_uncertainty(
+        SolverRun(solver, denoiser, x),
+        UncertaintyOptions(),
+        contrast_of=lambda final: denoiser.contrast(final, seed=0),
+    )
+    return latent, uncertainty.signal("artifact").scores
 
 
 def artifact_of(denoiser: FlowDenoiser, recording: Recording) -> Tensor:
     """Artifact (B, H, W) of a whole recorded run."""
     late = late_evaluations(len(recording.denoised))
-    return look(denoiser, recording.final, recording.denoised[late.start :])["artifact"]
+    trajectory = trajectory_variance(recording.denoised[late.start :])
+    return artifact(denoiser.contrast(recording.final, seed=0), trajectory)

@@ -26,12 +26,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from bayesdiff_core.resample.masked_run import choose
+from bayesdiff_core.resample.rules import choose_candidate
 
 from ..experiment import Report, Results, command_line, progress, run_sections
 from ..metrics import Interval, bootstrap
 from ..oracle_truth import load_judge
-from .cases import MODES, Case, join, quadrant_case, sample_again
+from .cases import MODES, Case, join, posterior_scores, quadrant_case, sample_again, score
 from .loop_figures import choice, loop
 from .subjects import SUBJECTS, Subject
 
@@ -116,7 +116,7 @@ class Outcomes:
         if rule == "oracle":
             return right.any(0)
         original = self.original.get(rule) if keep else None
-        best, better = choose(self.scores[rule][:count], original)
+        best, better = choose_candidate(self.scores[rule][:count], original)
         return torch.where(better, right.gather(0, best[None])[0], self.before)
 
 
@@ -124,9 +124,12 @@ def try_out(case: Case, trial: Trial, report: Report) -> Outcomes:
     """Sample every quadrant of the case again."""
     found: list[Outcomes] = []
     for number, part in enumerate(case.split(BATCH)):
-        candidates = sample_again(
-            part, trial.denoise, trial.candidates, number, MODES[trial.mode], trial.posterior
-        )
+        sampled = sample_again(part, trial.denoise, trial.candidates, number, trial.mode)
+        candidates = score(part, sampled)
+        if trial.posterior:
+            candidates.scores["posterior"] = posterior_scores(
+                part, trial.denoise, trial.candidates, number
+            )
         final = part.recording.final
         outside = (candidates.latents - final).abs() * (1 - part.masks)
         found.append(

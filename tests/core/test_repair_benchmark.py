@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from bayesdiff_core.recording import Recorder, Recording
+from bayesdiff_core.flow_matching import renoise
+from bayesdiff_core.recording import Recorder
 from bayesdiff_core.resample.masked_run import MaskedRun
 from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import ddim, flow_sigmas
 from benchmarks.models import Setting
 from benchmarks.recorded_runs import STEPS as RUN
-from benchmarks.recorded_runs import Scenes, renoise
+from benchmarks.recorded_runs import Scenes
 from benchmarks.repair.cases import InsideMask, join, quadrant_case
-from benchmarks.repair.loop import CONTRAST_COST, Loop, best_by_region, composed, insert
+from benchmarks.repair.loop import CONTRAST_COST, Loop, insert
 from benchmarks.repair.loop_figures import Anew
 from benchmarks.repair.run import Outcomes
 from tests.core.linear import LinearDenoiser
@@ -50,44 +51,12 @@ def test_a_denoiser_inside_the_mask_is_the_masked_run():
     mask = torch.zeros(2, 1, 6, 6)
     mask[..., :3] = 1
     run = MaskedRun(recording, mask, 0.5, copies=3)
-    start = run.start(renoise, randn(6, 2, 6, 6, seed=1))
+    start = run.around(run.prediction, renoise, randn(6, 2, 6, 6, seed=1))
     solver = ReferenceSolver(ddim, run.sigmas)
     plain = SolverRun(solver, denoiser, start)
     inside = SolverRun(solver, InsideMask(denoiser, run, run.sigmas), start)
     expected = plain.sample(run.evaluate(plain.denoise))
     assert torch.equal(inside.sample(), expected)
-
-
-def test_every_region_takes_its_own_best_candidate():
-    masks = torch.zeros(1, 6, 6)
-    masks[0, :2, :2], masks[0, 4:, 4:], masks[0, 4:, :2] = 1, 1, 1
-    original = torch.full((1, 6, 6), 2.0)
-    candidates = torch.full((2, 1, 6, 6), 3.0)
-    candidates[0, 0, :2, :2] = 1.0
-    candidates[1, 0, 4:, 4:] = 1.5
-    take = best_by_region(candidates, original, masks)[0]
-    assert (take[:2, :2] == 0).all() and (take[4:, 4:] == 1).all()
-    assert (take[4:, :2] == -1).all(), "nothing beats the original there"
-    assert int((take >= 0).sum()) == 8
-
-
-def test_what_is_composed_is_each_candidate_in_its_region_and_the_recording_elsewhere():
-    _, before = recorded(batch=2)
-    run = Recording(
-        randn(3, 4, 2, 6, 6, seed=1), randn(3, 4, 2, 6, 6, seed=2),
-        before.sigmas[-3:], before.schedule[-4:], randn(4, 2, 6, 6, seed=3),
-    )  # fmt: skip
-    take = torch.full((2, 6, 6), -1)
-    take[0, :2] = 1
-    take[1, 3:] = 0
-    found = composed(before, run, take)
-    # Candidate c of scene b is row c * 2 + b.
-    assert torch.equal(found.final[0][:, :2], run.final[2][:, :2])
-    assert torch.equal(found.final[1][:, 3:], run.final[1][:, 3:])
-    assert torch.equal(found.final[0][:, 2:], before.final[0][:, 2:])
-    assert torch.equal(found.states[-1, 0][:, :2], run.states[-1, 2][:, :2])
-    assert torch.equal(found.denoised[:-3], before.denoised[:-3])
-    assert torch.equal(found.denoised[-1, 1][:, :3], before.denoised[-1, 1][:, :3])
 
 
 def test_only_scenes_that_got_better_replace_others():
