@@ -219,9 +219,12 @@ class FlowDenoiser:
         labels = tile(self.null_labels, len(z) // len(self.null_labels))
         return z - sigma * self.model.velocity(z, sigma, labels)
 
-    def contrast(self, latents: Tensor, seed: int, copies: int = 1) -> Contrast:
-        """Contrast of final latents (n * B, C, *S), tile-major, at CONTRAST_LEVELS; `seed` draws
-        the noise, which all copies share."""
+    def contrast(self, latents: Tensor, seed: int) -> Contrast:
+        """Contrast of final latents (n * B, C, *S), n tile-major copies of the labels' B images.
+
+        At CONTRAST_LEVELS; `seed` draws the noise, which all copies share.
+        """
+        copies = len(latents) // len(self.labels)
         levels = {t: torch.tensor(t, device=latents.device) for t in CONTRAST_LEVELS}
         generator = torch.Generator().manual_seed(seed)
         sides = (self.conditional, self.unconditional)

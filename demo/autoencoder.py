@@ -75,21 +75,18 @@ class Autoencoder(nn.Module):
 
 def pad(weights: dict[str, Tensor], width: int = FULL_WIDTH) -> dict[str, Tensor]:
     """A narrow network's weights as those of the same function at `width` channels."""
-    narrow = _width(weights)
-    return {
-        name: _resized(tensor, [width if size == narrow else size for size in tensor.shape])
-        for name, tensor in weights.items()
-    }
+    return _at_width(weights, width)
 
 
 def cut(weights: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """The inverse of `pad`. Raises ValueError where that would change the function."""
-    full = _width(weights)
-    small = {
-        name: _resized(tensor, [width if size == full else size for size in tensor.shape])
-        for name, tensor in weights.items()
-    }
-    if any(not torch.equal(tensor, pad(small, full)[name]) for name, tensor in weights.items()):
+    """The inverse of `pad`.
+
+    Raises:
+        ValueError: If the narrow network would be another function.
+    """
+    small = _at_width(weights, width)
+    back = _at_width(small, _width(weights))
+    if any(not torch.equal(tensor, back[name]) for name, tensor in weights.items()):
         raise ValueError(f"These weights use more than {width} channels; load them at full width.")
     return small
 
@@ -109,6 +106,14 @@ def _up(width: int) -> list[nn.Module]:
 
 def _width(weights: dict[str, Tensor]) -> int:
     return len(weights["taesd_encoder.0.weight"])
+
+
+def _at_width(weights: dict[str, Tensor], width: int) -> dict[str, Tensor]:
+    now = _width(weights)
+    return {
+        name: _resized(tensor, [width if size == now else size for size in tensor.shape])
+        for name, tensor in weights.items()
+    }
 
 
 def _resized(tensor: Tensor, shape: list[int]) -> Tensor:

@@ -28,6 +28,7 @@ __all__ = [
     "save_model",
     "save_weights",
     "weights_path",
+    "write_whole",
 ]
 
 Config = SceneConfig | TransformerConfig
@@ -39,10 +40,11 @@ MODELS = Path(__file__).parent / "models"
 def load_model(name: str, device: torch.device | str = "cpu") -> tuple[Network, Config]:
     """The bundled diffusion model ``name`` ("digits", "emoji" or "letters"), float32, eval mode.
 
-    Raises FileNotFoundError when its weights are missing.
+    Raises:
+        FileNotFoundError: If its weights are missing.
     """
     weights, fields = load_weights(name)
-    config = _config(fields)
+    config = _network_config(fields)
     model = build_network(config)
     model.load_state_dict(weights)
     return model.to(device).eval().requires_grad_(False), config
@@ -51,7 +53,7 @@ def load_model(name: str, device: torch.device | str = "cpu") -> tuple[Network, 
 def load_config(name: str) -> Config:
     """The configuration of a bundled diffusion model alone."""
     with safe_open(weights_path(name), framework="pt") as file:
-        return _config(json.loads(file.metadata()["config"]))
+        return _network_config(_fields(file))
 
 
 def build_network(config: Config) -> Network:
@@ -64,10 +66,11 @@ def build_network(config: Config) -> Network:
 def load_autoencoder(name: str, device: torch.device | str = "cpu") -> Autoencoder:
     """The autoencoder in the file ``name``, at the width it was trained at, float32, eval mode.
 
-    Raises FileNotFoundError when its weights are missing.
+    Raises:
+        FileNotFoundError: If its weights are missing.
     """
     weights, config = load_weights(name)
-    model = Autoencoder(config["width"], config["latent_channels"])
+    model = Autoencoder(**config)
     model.load_state_dict(cut(weights, config["width"]))
     return model.to(device).eval().requires_grad_(False)
 
@@ -78,9 +81,10 @@ def save_model(model: Network) -> Path:
 
 
 def load_decoder(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What turns samples (B, C, H, W) of a bundled model into pictures (B, C', H', W') in [-1, 1].
+    """A function from samples (B, C, H, W) of a bundled model to pictures (B, C', H', W').
 
-    The samples of `digits` and `emoji` are pictures. Values may overshoot: clamp before showing.
+    The samples of `digits` and `emoji` are pictures. Values lie in [-1, 1] but may overshoot:
+    clamp before showing.
     """
     if isinstance(load_config(name), SceneConfig):
         return lambda samples: samples
@@ -97,13 +101,16 @@ def load_decoder(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
 def load_weights(name: str) -> tuple[dict[str, torch.Tensor], dict]:
     """State dict in float32 and configuration of the file ``name`` in the models folder."""
     with safe_open(weights_path(name), framework="pt") as file:
-        config = json.loads(file.metadata()["config"])
         weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    return weights, config
+        return weights, _fields(file)
 
 
 def weights_path(name: str) -> Path:
-    """The file ``name`` in the models folder. Raises FileNotFoundError when it is missing."""
+    """The file ``name`` in the models folder.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+    """
     path = MODELS / f"{name}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
@@ -115,18 +122,32 @@ def weights_path(name: str) -> Path:
 
 def save_weights(name: str, state: dict[str, torch.Tensor], config: dict) -> Path:
     """Write a state dict in half precision, its configuration as JSON metadata."""
-    MODELS.mkdir(exist_ok=True)
     path = MODELS / f"{name}.safetensors"
     weights = {key: value.half().contiguous() for key, value in state.items()}
-    unfinished = path.with_suffix(".part")
-    save_file(weights, unfinished, metadata={"config": json.dumps(config)})
-    unfinished.replace(path)  # a reader never sees half a file
+    metadata = {"config": json.dumps(config)}
+    write_whole(path, lambda unfinished: save_file(weights, unfinished, metadata))
     return path
 
 
-def _config(fields: dict) -> Config:
-    """The configuration with these fields, as JSON gave them back."""
-    values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name and rename it, so that a reader never sees half of it.
+
+    Makes the folder where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    write(unfinished)
+    unfinished.replace(path)
+
+
+def _fields(file: safe_open) -> dict:
+    """The configuration of a file; JSON turns tuples into lists, this turns them back."""
+    config = json.loads(file.metadata()["config"])
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
     }
-    return TransformerConfig(**values) if "depth" in values else SceneConfig(**values)
+
+
+def _network_config(fields: dict) -> Config:
+    """The configuration of a diffusion model with these fields."""
+    return TransformerConfig(**fields) if "depth" in fields else SceneConfig(**fields)

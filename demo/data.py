@@ -20,11 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .scene import joined
+
 __all__ = [
     "CACHE",
     "EMOJI_CATEGORIES",
     "Batches",
     "Images",
+    "crop",
     "digits",
     "emoji",
     "emoji_batches",
@@ -66,6 +69,11 @@ class Images:
 
     def __getitem__(self, index: Tensor) -> Images:
         return Images(self.images[index], self.labels[index], self.mirrored[index])
+
+    def mirror(self, generator: torch.Generator) -> Tensor:
+        """The images, half of those that may be mirrored at random."""
+        flip = self.mirrored & (torch.rand(len(self.labels), generator=generator) < 0.5)
+        return torch.where(flip[:, None, None, None], self.images.flip(-1), self.images)
 
     def split(self) -> tuple[Images, Images]:
         """Training images and held-out images (every tenth)."""
@@ -121,9 +129,7 @@ def scene_batches(source: Images) -> Batches:
 
     def draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         index = torch.randint(len(source.labels), (size, 4), generator=generator)
-        tiles = source.images[index].reshape(size, 2, 2, 16, 16)
-        scenes = tiles.permute(0, 1, 3, 2, 4).reshape(size, 1, 32, 32)
-        return scenes, source.labels[index]
+        return joined(source.images[index]), source.labels[index]
 
     return draw
 
@@ -132,13 +138,22 @@ def emoji_batches(source: Images) -> Batches:
     """Emoji (B, 3, 32, 32) with their category (B, 1), mirrored at random where that is sound."""
 
     def draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        index = torch.randint(len(source.labels), (size,), generator=generator)
-        images = source.images[index]
-        flip = source.mirrored[index] & (torch.rand(size, generator=generator) < 0.5)
-        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-        return images, source.labels[index, None]
+        chosen = source[torch.randint(len(source.labels), (size,), generator=generator)]
+        return chosen.mirror(generator), chosen.labels[:, None]
 
     return draw
+
+
+def crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """One square (B, C, size, size) at a random place of each square image (B, C, H, H)."""
+    places = images.shape[-1] - size + 1
+    corners = torch.randint(places, (len(images), 2), generator=generator).tolist()
+    return torch.stack(
+        [
+            image[:, top : top + size, left : left + size]
+            for image, (top, left) in zip(images, corners, strict=True)
+        ]
+    )
 
 
 def fetch_package(name: str, version: str) -> Path:

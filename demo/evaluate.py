@@ -9,15 +9,18 @@ import argparse
 import json
 from pathlib import Path
 
-import cv2
 import torch
 from torch import Tensor
 
+from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
+from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
+from bayesdiff_core.solvers import ddim, flow_sigmas
+
 from . import data
-from .bundle import MODELS, Network, load_autoencoder, load_decoder, load_model
+from .bundle import Network, load_autoencoder, load_decoder, load_model, weights_path
+from .contact_sheet import contact_sheet, enlarge, write_picture
 from .letters import FONTS, HELD_OUT_FONTS, letter_batches, letter_tiles
 from .oracle import Oracle, accepted_quadrants, load_oracle
-from .sampling import sample
 from .train import held_out_loss, training_batches
 from .train_autoencoder import peak_ratio
 
@@ -27,41 +30,71 @@ __all__ = [
     "evaluate_letters",
     "evaluate_oracles",
     "frechet_distance",
-    "sheet",
+    "sample",
 ]
 
 SEED = 2024
 
 
+@torch.no_grad()
+def sample(
+    network: Network,
+    labels: Tensor,
+    guidance_scale: float = 1.0,
+    steps: int = 30,
+    seed: int = 0,
+    batch: int = 64,
+) -> Tensor:
+    """Samples (B, C, H, W) for labels (B, n_labels), by Euler's method on the model's schedule.
+
+    Not clamped: the values show whether sampling stayed inside [-1, 1].
+    """
+    config = network.config
+    model = FlowModel(network, config.sample_shape, labels)
+    solver = ReferenceSolver(ddim, flow_sigmas(steps, config.shift))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(labels), *config.sample_shape, generator=generator)
+    parts = []
+    for x, y in zip(noise.split(batch), labels.split(batch), strict=True):
+        denoiser = FlowDenoiser(model, y, torch.full_like(y, config.null_label), guidance_scale)
+        parts.append(SolverRun(solver, denoiser, x).sample())
+    return torch.cat(parts)
+
+
 def evaluate_digits(sheets: Path | None, samples: int) -> None:
     """Share of quadrants that show the digit asked for, by guidance scale."""
-    model, config = load_model("digits")
-    oracle = load_oracle("digits")
-    training, held_out = data.digits().split()
-    _report_model(model, data.scene_batches(training), data.scene_batches(held_out))
-    generator = torch.Generator().manual_seed(SEED)
-    labels = torch.randint(10, (samples, config.n_labels), generator=generator)
-    for guidance in (1.0, 1.5, 3.0):
-        scenes = sample(model, labels, guidance, seed=SEED)
+    model, _ = load_model("digits")
+    _report_model(model)
+    _report_scenes(model, sheets, samples)
+
+
+def evaluate_letters(sheets: Path | None, samples: int) -> None:
+    """What the autoencoder keeps, and the share of quadrants that show the letter asked for."""
+    model, _ = load_model("letters")
+    oracle, decode = load_oracle("letters"), load_decoder("letters")
+    autoencoder = load_autoencoder("letters_vae")
+    for kind, fonts in (("training fonts", FONTS), ("held-out fonts", HELD_OUT_FONTS)):
+        scenes, labels = letter_batches(fonts)(64, torch.Generator().manual_seed(SEED))
+        latents = autoencoder.encode(scenes)
         _report(
-            model="digits",
-            guidance=guidance,
-            samples=samples,
-            accepted=accepted_quadrants(oracle, scenes, labels).float().mean().item(),
-            **_spread(scenes),
+            autoencoder=kind,
+            decibels=peak_ratio(autoencoder, scenes),
+            accepted=_accepted(oracle, scenes, labels),
+            accepted_decoded=_accepted(oracle, decode(latents), labels),
+            latent_std=latents.std().item(),
         )
-        if sheets:
-            cv2.imwrite(str(sheets / f"digits_{guidance}.png"), sheet(scenes[:64]))
+    _report_model(model)
+    _report_scenes(model, sheets, samples)
 
 
 def evaluate_emoji(sheets: Path | None, samples: int) -> None:
     """Range, agreement with the category, Frechet distance and closeness to training images."""
     model, config = load_model("emoji")
     oracle = load_oracle("emoji")
-    training, held_out = data.emoji().split()
-    _report_model(model, data.emoji_batches(training), data.emoji_batches(held_out))
+    _report_model(model)
 
-    reference = _with_mirrored(training)
+    training, held_out = data.emoji().split()
+    reference = torch.cat([training.images, training.images[training.mirrored].flip(-1)])
     features = oracle.features(training.images)
     _report(
         images="emoji, held out",
@@ -84,44 +117,7 @@ def evaluate_emoji(sheets: Path | None, samples: int) -> None:
             **_spread(images),
         )
         if sheets:
-            cv2.imwrite(str(sheets / f"emoji_{guidance}.png"), sheet(images[:64]))
-
-
-def evaluate_letters(sheets: Path | None, samples: int) -> None:
-    """What the autoencoder keeps, and the share of quadrants that show the letter asked for."""
-    model, config = load_model("letters")
-    oracle, decode = load_oracle("letters"), load_decoder("letters")
-    autoencoder = load_autoencoder("letters_vae")
-    for kind, fonts in (("training fonts", FONTS), ("held-out fonts", HELD_OUT_FONTS)):
-        scenes, labels = letter_batches(fonts)(64, torch.Generator().manual_seed(SEED))
-        latents = autoencoder.encode(scenes)
-        _report(
-            autoencoder=kind,
-            decibels=peak_ratio(autoencoder, scenes),
-            accepted=accepted_quadrants(oracle, scenes, labels).float().mean().item(),
-            accepted_decoded=accepted_quadrants(oracle, decode(latents), labels)
-            .float()
-            .mean()
-            .item(),
-            latent_std=latents.std().item(),
-        )
-    _report_model(model, *training_batches("letters"))
-    generator = torch.Generator().manual_seed(SEED)
-    labels = torch.randint(config.null_label, (samples, config.n_labels), generator=generator)
-    for guidance in (1.0, 1.5, 3.0):
-        latents = sample(model, labels, guidance, seed=SEED)
-        scenes = decode(latents)
-        _report(
-            model="letters",
-            guidance=guidance,
-            samples=samples,
-            accepted=accepted_quadrants(oracle, scenes, labels).float().mean().item(),
-            latent_std=latents.std().item(),
-            **_spread(scenes),
-        )
-        if sheets:
-            picture = sheet(scenes[:32], scale=1)
-            cv2.imwrite(str(sheets / f"letters_{guidance}.png"), picture)
+            _write_sheet(sheets / f"emoji_{guidance}.png", images)
 
 
 def evaluate_oracles(sheets: Path | None, samples: int) -> None:
@@ -137,7 +133,7 @@ def evaluate_oracles(sheets: Path | None, samples: int) -> None:
             oracle=name,
             held_out_images=len(held_out.labels),
             held_out_accuracy=_recognised(oracle, held_out.images, held_out.labels),
-            file_bytes=(MODELS / f"oracle_{name}.safetensors").stat().st_size,
+            file_bytes=weights_path(f"oracle_{name}").stat().st_size,
         )
 
 
@@ -162,34 +158,53 @@ def nearest_distances(images: Tensor, reference: Tensor) -> Tensor:
     return torch.cdist(images.flatten(1), reference.flatten(1)).amin(dim=1) / pixels**0.5
 
 
-def sheet(images: Tensor, scale: int = 3, columns: int = 8) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] as one grid, uint8 (H', W', C), channels in OpenCV order."""
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().flip(1)
-    b, c, height, width = pixels.shape
-    rows = b // columns
-    grid = pixels[: rows * columns].reshape(rows, columns, c, height, width)
-    grid = grid.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, c)
-    return grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
-
-
-def _report_model(model: Network, training: data.Batches, held_out: data.Batches) -> None:
-    null_label = model.config.null_label
+def _report_model(model: Network) -> None:
+    name, null_label = model.config.name, model.config.null_label
+    training, held_out = training_batches(name)
     _report(
-        model=model.config.name,
+        model=name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        file_bytes=(MODELS / f"{model.config.name}.safetensors").stat().st_size,
+        file_bytes=weights_path(name).stat().st_size,
         training_loss=held_out_loss(model, training, null_label),
         held_out_loss=held_out_loss(model, held_out, null_label),
     )
 
 
+def _report_scenes(model: Network, sheets: Path | None, samples: int) -> None:
+    """Figures and sheets of scenes of random labels, by guidance scale."""
+    config = model.config
+    oracle, decode = load_oracle(config.name), load_decoder(config.name)
+    generator = torch.Generator().manual_seed(SEED)
+    labels = torch.randint(config.null_label, (samples, config.n_labels), generator=generator)
+    for guidance in (1.0, 1.5, 3.0):
+        latents = sample(model, labels, guidance, seed=SEED)
+        scenes = decode(latents)
+        in_latents = {} if scenes is latents else {"latent_std": latents.std().item()}
+        _report(
+            model=config.name,
+            guidance=guidance,
+            samples=samples,
+            accepted=_accepted(oracle, scenes, labels),
+            **in_latents,
+            **_spread(scenes),
+        )
+        if sheets:
+            _write_sheet(sheets / f"{config.name}_{guidance}.png", scenes)
+
+
+def _write_sheet(path: Path, images: Tensor) -> None:
+    """A sheet of the first 64 small images, or of the first 32 larger ones."""
+    count, scale = (64, 3) if images.shape[-1] <= 32 else (32, 1)
+    write_picture(path, contact_sheet(enlarge(images[:count], scale), columns=8))
+
+
+def _accepted(oracle: Oracle, scenes: Tensor, labels: Tensor) -> float:
+    return accepted_quadrants(oracle, scenes, labels).float().mean().item()
+
+
 def _recognised(oracle: Oracle, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
         return (oracle(images.clamp(-1, 1)).argmax(-1) == labels).float().mean().item()
-
-
-def _with_mirrored(source: data.Images) -> Tensor:
-    return torch.cat([source.images, source.images[source.mirrored].flip(-1)])
 
 
 def _spread(images: Tensor) -> dict[str, float]:
@@ -226,8 +241,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.sheets:
-        arguments.sheets.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
         for target in arguments.targets:
             evaluations[target](arguments.sheets, arguments.samples)

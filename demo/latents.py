@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .bundle import MODELS, load_autoencoder
+from .bundle import load_autoencoder, weights_path, write_whole
 from .data import CACHE, Batches
 from .letters import letter_batches
+from .scene import joined, quadrants
 
 __all__ = ["latent_pool", "pool_batches"]
 
@@ -22,29 +23,22 @@ def latent_pool(scenes: int, seed: int) -> tuple[Tensor, Tensor]:
 
     The file's name carries the time stamp of the autoencoder's weights.
     """
-    stamp = (MODELS / "letters_vae.safetensors").stat().st_mtime_ns
+    stamp = weights_path("letters_vae").stat().st_mtime_ns
     path = CACHE / "train" / f"letters_latents_{scenes}_{seed}_{stamp}.safetensors"
     if not path.is_file():
-        pool = _encode(scenes, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        save_file(pool, unfinished)
-        unfinished.replace(path)
+        encoded = _encode(scenes, seed)
+        write_whole(path, lambda unfinished: save_file(encoded, unfinished))
     pool = load_file(path)
     return pool["latents"].float(), pool["labels"]
 
 
 def pool_batches(latents: Tensor, labels: Tensor) -> Batches:
     """Latents (B, 16, 16, 16) whose quadrants come from different scenes of the pool."""
-    half = latents.shape[-1] // 2
-    cells = [(slice(r, r + half), slice(c, c + half)) for r in (0, half) for c in (0, half)]
+    tiles, cells = quadrants(latents), torch.arange(4)
 
     def draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         index = torch.randint(len(latents), (size, 4), generator=generator)
-        scenes = latents.new_empty(size, *latents.shape[1:])
-        for cell, (rows, columns) in enumerate(cells):
-            scenes[:, :, rows, columns] = latents[index[:, cell], :, rows, columns]
-        return scenes, labels[index, torch.arange(4)]
+        return joined(tiles[index, cells]), labels[index, cells]
 
     return draw
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .data import Batches, Images, fetch_package
-from .oracle import quadrants
+from .scene import joined, quadrants
 
 __all__ = [
     "FONTS",
@@ -97,15 +97,14 @@ def letter_batches(fonts: tuple[str, ...] = FONTS) -> Batches:
                 for i in range(size * 4)
             ]
         )[:, None]
-        tiles = ground + coverage * (ink - ground)
-        scenes = tiles.reshape(size, 2, 2, 3, TILE, TILE).permute(0, 3, 1, 4, 2, 5)
-        return scenes.reshape(size, 3, 2 * TILE, 2 * TILE), torch.tensor(labels).reshape(size, 4)
+        tiles = (ground + coverage * (ink - ground)).unflatten(0, (size, 4))
+        return joined(tiles), torch.tensor(labels).reshape(size, 4)
 
     return draw
 
 
 def letter_tiles(fonts: tuple[str, ...], scenes: int, seed: int) -> Images:
-    """The quadrants (N, 3, TILE, TILE) of so many scenes, four of each."""
+    """The quadrants (4 * scenes, 3, TILE, TILE) of scenes, with their labels."""
     images, labels = letter_batches(fonts)(scenes, torch.Generator().manual_seed(seed))
     tiles = quadrants(images).flatten(0, 1)
     return Images(tiles, labels.flatten(), torch.zeros(len(tiles), dtype=torch.bool))

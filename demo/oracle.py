@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from .bundle import load_weights
+from .scene import quadrants
 
-__all__ = ["Oracle", "accepted_quadrants", "load_oracle", "quadrants"]
+__all__ = ["ACCEPTED", "Oracle", "accepted_quadrants", "label_probability", "load_oracle"]
+
+ACCEPTED = 0.5
+"""A picture shows its label where that is more probable than this; it is then the likeliest."""
 
 
 class Oracle(nn.Module):
@@ -70,36 +74,33 @@ class Oracle(nn.Module):
 
 
 def load_oracle(name: str, device: torch.device | str = "cpu") -> Oracle:
-    """The oracle of the bundled model ``name`` ("digits", "emoji", "letters"), eval mode.
+    """The oracle of the bundled model ``name`` ("digits", "emoji", "letters"), in eval mode.
 
-    Raises FileNotFoundError when its weights are missing.
+    Raises:
+        FileNotFoundError: If its weights are missing.
     """
     weights, config = load_weights(f"oracle_{name}")
-    oracle = Oracle(
-        config["channels"],
-        tuple(config["widths"]),
-        tuple(config["class_names"]),
-        config.get("shrink", 1),
-    )
+    oracle = Oracle(**config)
     oracle.load_state_dict(weights)
     return oracle.to(device).eval().requires_grad_(False)
 
 
-def quadrants(scenes: Tensor) -> Tensor:
-    """The four quadrants (B, 4, C, H/2, W/2) of scenes (B, C, H, W), row by row."""
-    b, c, height, width = scenes.shape
-    tiles = scenes.reshape(b, c, 2, height // 2, 2, width // 2)
-    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(b, 4, c, height // 2, width // 2)
+def label_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """Probability that pictures show their labels, by an oracle.
+
+    Arguments:
+        logits: Of N pictures, shape (N, n_classes).
+        labels: Theirs, N in any shape.
+
+    Returns:
+        In [0, 1], shape of the labels.
+    """
+    probability = logits.softmax(-1).unflatten(0, labels.shape)
+    return probability.gather(-1, labels[..., None])[..., 0]
 
 
 @torch.no_grad()
-def accepted_quadrants(
-    oracle: Oracle, scenes: Tensor, labels: Tensor, confidence: float = 0.5
-) -> Tensor:
-    """Which quadrants (B, 4) show the class asked for: its probability exceeds ``confidence``.
-
-    ``scenes`` (B, C, H, W) are pictures, ``labels`` (B, 4). Above 0.5 it is also the likeliest.
-    """
+def accepted_quadrants(oracle: Oracle, scenes: Tensor, labels: Tensor) -> Tensor:
+    """Which quadrants (B, 4) of pictures (B, C, H, W) show their labels (B, 4)."""
     tiles = quadrants(scenes.clamp(-1, 1))
-    probability = oracle(tiles.flatten(0, 1)).softmax(-1).unflatten(0, labels.shape)
-    return probability.gather(-1, labels[..., None])[..., 0] > confidence
+    return label_probability(oracle(tiles.flatten(0, 1)), labels) > ACCEPTED

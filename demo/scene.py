@@ -1,10 +1,12 @@
-"""What every bundled model draws: pictures that show one label in every cell of a grid."""
+"""Pictures that show one label in every cell of a grid: what every bundled model draws."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Scene"]
+from torch import Tensor
+
+__all__ = ["Scene", "joined", "quadrants"]
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,17 @@ class Scene:
     def shift(self) -> float:
         """Shift of the noise schedule that the model is sampled with; 1 is uniform in time."""
         return 1.0
+
+
+def quadrants(scenes: Tensor) -> Tensor:
+    """The four quadrants (B, 4, C, H/2, W/2) of scenes (B, C, H, W), row by row."""
+    b, c, height, width = scenes.shape
+    tiles = scenes.reshape(b, c, 2, height // 2, 2, width // 2)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(b, 4, c, height // 2, width // 2)
+
+
+def joined(tiles: Tensor) -> Tensor:
+    """Scenes (B, C, H, W) from their quadrants (B, 4, C, H/2, W/2): inverse of `quadrants`."""
+    b, _, c, height, width = tiles.shape
+    scenes = tiles.reshape(b, 2, 2, c, height, width).permute(0, 3, 1, 4, 2, 5)
+    return scenes.reshape(b, c, 2 * height, 2 * width)

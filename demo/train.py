@@ -13,14 +13,14 @@ import dataclasses
 import json
 import math
 import time
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data
-from .bundle import Config, build_network, save_model, save_weights
+from .bundle import Config, build_network, save_model, save_weights, write_whole
 from .latents import latent_pool, pool_batches
 from .letters import FONTS, HELD_OUT_FONTS, LETTERS, letter_tiles
 from .network import SceneConfig
@@ -97,9 +97,15 @@ def flow_matching_loss(
     generator: torch.Generator,
     time_shift: float = 1.0,
 ) -> Tensor:
-    """Mean squared error of the velocity at random times, labels dropped for guidance.
+    """Mean squared error () of the velocity at random times, some labels replaced by "none".
 
-    Times are logit-normal; a shift above 1 makes the noisy ones more frequent.
+    Arguments:
+        model: Network v(x_t, t, y).
+        x0: Training images or latents, shape (B, C, H, W).
+        y: Their labels, shape (B, n_labels).
+        null_label: The label "none", which teaches the unconditional prediction of guidance.
+        generator: Draws times, noise and which labels are replaced.
+        time_shift: Times are logit-normal; above 1 the noisy ones are more frequent.
     """
     logit = 1.2 * torch.randn(len(x0), generator=generator) + math.log(time_shift)
     t = torch.sigmoid(logit)
@@ -119,6 +125,14 @@ def learning_rate(recipe: Recipe, step: int) -> float:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
     return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def descend(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """One step down the gradient, whose norm is clipped at 1."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
 
 
 @torch.no_grad()
@@ -153,7 +167,13 @@ def training_batches(name: str) -> tuple[data.Batches, data.Batches]:
 
 
 def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
-    """Train a diffusion model and export the averaged weights."""
+    """Train a diffusion model, from its checkpoint where there is one.
+
+    Arguments:
+        name: One of `RECIPES`.
+        steps: Length of the run; None takes the recipe's.
+        export_every: Steps between two checkpoints; the averaged weights are written with each.
+    """
     recipe = RECIPES[name]
     recipe = dataclasses.replace(recipe, steps=steps or recipe.steps)
     batches, held_out = training_batches(name)
@@ -165,11 +185,11 @@ def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
     null_label = recipe.config.null_label
 
     checkpoint, step, seconds = FOLDER / f"{name}.pt", 0, 0.0
+    kept = {"model": model, "average": average, "optimiser": optimiser}
     if checkpoint.is_file():
         state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
+        for key, part in kept.items():
+            part.load_state_dict(state[key])
         generator.set_state(state["generator"])
         step, seconds = state["step"], state["seconds"]
 
@@ -179,10 +199,7 @@ def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
             group["lr"] = learning_rate(recipe, step)
         images, labels = batches(recipe.batch, generator)
         loss = flow_matching_loss(model, images, labels, null_label, generator, recipe.time_shift)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        descend(loss, model, optimiser)
         update_average(average, model, recipe.ema, step)
         step += 1
         running += loss.item()
@@ -195,16 +212,9 @@ def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
             loss_held_out = held_out_loss(average, held_out, null_label)
             record(name, step=step, held_out_loss=round(loss_held_out, 5))
             save_model(average)
-            state = {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "generator": generator.get_state(),
-                "step": step,
-                "seconds": seconds,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").replace(checkpoint)
+            state = {key: part.state_dict() for key, part in kept.items()}
+            state |= {"generator": generator.get_state(), "step": step, "seconds": seconds}
+            write_whole(checkpoint, partial(torch.save, state))
 
 
 def train_oracle(
@@ -215,7 +225,16 @@ def train_oracle(
     shift: int,
     batch: int = 64,
 ) -> None:
-    """Train a classifier on real images; random shifts (and mirroring where sound)."""
+    """Train a classifier and write it under its name.
+
+    Arguments:
+        name: One of `ORACLES`.
+        images: Real ones, to train on and held out.
+        oracle: The classifier, with random weights.
+        epochs: Passes over the training images.
+        shift: Pixels by which these are moved at most, see `augmented`.
+        batch: Images per step.
+    """
     training, held_out = images
     generator = torch.Generator().manual_seed(SEED)
     optimiser = torch.optim.AdamW(oracle.parameters(), weight_decay=0.05)
@@ -241,23 +260,17 @@ def train_oracle(
 
 
 def augmented(source: data.Images, shift: int, generator: torch.Generator) -> Tensor:
-    """Images moved by up to ``shift`` pixels, edges repeated, and mirrored where sound."""
-    size = len(source.labels)
-    flip = source.mirrored & (torch.rand(size, generator=generator) < 0.5)
-    images = torch.where(flip[:, None, None, None], source.images.flip(-1), source.images)
+    """Images moved at random by up to ``shift`` pixels, edges repeated, half of them mirrored.
+
+    Those that may not be mirrored are only moved.
+    """
+    images = source.mirror(generator)
     padded = F.pad(images, [shift] * 4, mode="replicate")
-    moves = torch.randint(2 * shift + 1, (size, 2), generator=generator).tolist()
-    height, width = images.shape[-2:]
-    return torch.stack(
-        [
-            image[:, top : top + height, left : left + width]
-            for image, (top, left) in zip(padded, moves, strict=True)
-        ]
-    )
+    return data.crop(padded, images.shape[-1], generator)
 
 
 def train_oracles(names: tuple[str, ...]) -> None:
-    """Train some of ORACLES."""
+    """Train some of `ORACLES` on real images."""
     for name in names:
         torch.manual_seed(SEED)
         if name == "oracle_digits":
@@ -276,7 +289,7 @@ def record(name: str, **figures: float) -> None:
     """Print figures and append them to the run's log."""
     line = json.dumps({"name": name, **figures})
     print(line, flush=True)
-    with Path(FOLDER / f"{name}.jsonl").open("a") as log:
+    with (FOLDER / f"{name}.jsonl").open("a") as log:
         log.write(line + "\n")
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from .autoencoder import Autoencoder, pad
 from .bundle import save_weights
+from .data import crop
 from .letters import HELD_OUT_FONTS, letter_batches
-from .train import FOLDER, SEED, record, update_average
+from .train import FOLDER, SEED, descend, record, update_average
 
 NAME = "letters_vae"
 WIDTH = 32
@@ -59,18 +60,6 @@ def reconstruction_loss(reconstructed: Tensor, images: Tensor) -> Tensor:
     return error.square().mean() + 0.2 * error.abs().mean() + 0.2 * edges
 
 
-def crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """One square (B, C, size, size) from each image (B, C, H, W)."""
-    high = images.shape[-1] - size + 1
-    corners = torch.randint(high, (len(images), 2), generator=generator).tolist()
-    return torch.stack(
-        [
-            image[:, top : top + size, left : left + size]
-            for image, (top, left) in zip(images, corners, strict=True)
-        ]
-    )
-
-
 @torch.no_grad()
 def peak_ratio(autoencoder: Autoencoder, images: Tensor) -> float:
     """Peak signal-to-noise ratio of the reconstruction in decibels."""
@@ -79,7 +68,7 @@ def peak_ratio(autoencoder: Autoencoder, images: Tensor) -> float:
 
 
 def train(steps: int) -> None:
-    """Train and write the averaged weights, padded to the full width."""
+    """Train for so many steps and write the averaged weights, padded to the full width."""
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
     model = Standardised(Autoencoder(WIDTH)).to(memory_format=torch.channels_last).train()
@@ -99,10 +88,7 @@ def train(steps: int) -> None:
                 images.contiguous(memory_format=torch.channels_last), LATENT_NOISE
             )
         loss = reconstruction_loss(reconstructed.float(), images)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        descend(loss, model, optimiser)
         schedule.step()
         update_average(average, model, 0.995, step)
         running += loss.item()

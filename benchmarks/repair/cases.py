@@ -147,7 +147,7 @@ def begin(case: Case, masked: MaskedRun, seed: int, mode: str) -> Starting:
 def score(case: Case, found: Candidates) -> Tried:
     """Candidates compared by every signal at once; contrast has the same noise for all."""
     both = torch.cat([found.latents, found.original])
-    contrast = case.denoiser().contrast(both, seed=0, copies=found.copies + 1)
+    contrast = case.denoiser().contrast(both, seed=0)
     labels = region_labels(case.masks)
     scores = {
         name: region_scores(maps, case.masks, labels)[..., 0]

@@ -7,6 +7,7 @@ contrast counts as one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -102,10 +103,10 @@ def one_round(state: State, loop: Loop, seed: int) -> tuple[State, Tensor]:
         state.model, state.recording.select(index), state.labels[index], masks[index][:, None]
     )
     found = sample_again(case, loop.denoise, loop.candidates, seed)
-    denoiser, copies = case.denoiser(), found.copies + 1
+    denoiser = case.denoiser()
     choice = choose_regions(
         found, case.masks, region_labels(case.masks), RULES["artifact"],
-        contrast_of=lambda latents: denoiser.contrast(latents, seed=0, copies=copies),
+        contrast_of=partial(denoiser.contrast, seed=0),
     )  # fmt: skip
     recording = splice(case.recording, found.recording, case.masks, choice.takes)
     after = artifact_of(denoiser, recording)
@@ -139,7 +140,7 @@ def sample_anew(model: str, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     latent, uncertainty = sample_with_uncertainty(
         SolverRun(solver, denoiser, x),
         UncertaintyOptions(),
-        contrast_of=lambda final: denoiser.contrast(final, seed=0),
+        contrast_of=partial(denoiser.contrast, seed=0),
     )
     return latent, uncertainty.signal("artifact").scores
 

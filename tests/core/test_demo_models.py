@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bayesdiff_core.flow_matching import FlowDenoiser, FlowModel
 from demo import bundle
+from demo.evaluate import sample
 from demo.network import SceneUNet
-from demo.oracle import accepted_quadrants, load_oracle, quadrants
-from demo.sampling import guided_velocity, sample
+from demo.oracle import accepted_quadrants, load_oracle
+from demo.scene import quadrants
 
 MODELS = ["digits", "emoji"]
 
@@ -77,10 +79,10 @@ def test_guidance_interpolates_between_unconditional_and_conditional(model: Scen
     x = torch.randn(2, *model.config.sample_shape, generator=torch.Generator().manual_seed(3))
     t = torch.full((2,), 0.6)
     null = torch.full_like(y, model.config.null_label)
+    flow = FlowModel(model, model.config.sample_shape, y)
     for guidance, expected in ((0.0, model(x, t, null)), (1.0, model(x, t, y))):
-        torch.testing.assert_close(
-            guided_velocity(model, x, t, y, guidance), expected, atol=1e-4, rtol=1e-4
-        )
+        denoised = FlowDenoiser(flow, y, null, guidance).denoise(x, t[0])
+        torch.testing.assert_close((x - denoised) / t[0], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_label_steers_its_own_quadrant_most() -> None:

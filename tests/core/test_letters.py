@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from bayesdiff_core.flow_matching import FlowModel
+from bayesdiff_core.solvers import flow_sigmas
 from demo import bundle
 from demo.autoencoder import Autoencoder, cut, pad
+from demo.evaluate import sample
 from demo.latents import pool_batches
-from demo.oracle import accepted_quadrants, load_oracle, quadrants
-from demo.sampling import sample, schedule
+from demo.oracle import accepted_quadrants, load_oracle
+from demo.scene import quadrants
 from demo.transformer import SceneTransformer, TransformerConfig, label_codes
 
 SMALL = TransformerConfig("small", 4, 8, (2, 2), tuple("ABC"), depth=1)
@@ -87,11 +89,11 @@ def test_training_scenes_keep_each_quadrant_with_its_label_and_place() -> None:
 
 
 def test_the_schedule_dwells_on_noise_and_ends_clean() -> None:
-    times = schedule(30, 3.0)
+    times = flow_sigmas(30, 3.0)
     assert times[0] == 1 and times[-1] == 0
     assert (times.diff() < 0).all()
     assert times[15] == pytest.approx(0.75)
-    assert torch.equal(schedule(30, 1.0), torch.linspace(1, 0, 31))
+    assert torch.equal(flow_sigmas(30, 1.0), torch.linspace(1, 0, 31))
 
 
 @torch.no_grad()

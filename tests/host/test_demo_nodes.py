@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from demo.evaluate import sample
 from tests.host.conftest import Scene, noise, random_network
 
 
@@ -10,7 +11,7 @@ from tests.host.conftest import Scene, noise, random_network
 def test_host_samples_what_the_network_samples_without_it(host, scene, cfg):
     network = random_network(host, channels=2)
     labels = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]])
-    plain = host.module("demo.sampling").sample(network, labels, cfg, steps=5, seed=5)
+    plain = sample(network, labels, cfg, steps=5, seed=5)
     torch.testing.assert_close(scene.ksampler(cfg=cfg, steps=5), plain, rtol=1e-4, atol=1e-5)
 
 

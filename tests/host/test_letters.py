@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from demo.evaluate import sample
 from tests.host.conftest import Scene, noise
 from tests.host.tiny import tiny_scene
 from tests.support.host import Host
@@ -90,7 +91,7 @@ def test_host_samples_what_the_network_samples_without_it(host: Host, bundled, c
     samples = scene.ksampler(cfg=cfg, steps=5)
     network, _ = bundle.load_model("letters")
     labels = labels_of(bundle, ["B A K E", "F R E T"])
-    ours = host.module("demo.sampling").sample(network, labels, cfg, steps=5, seed=5)
+    ours = sample(network, labels, cfg, steps=5, seed=5)
     theirs = scene.model.model.process_latent_in(samples)
     torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
     (image,) = host.call("VAEDecode", samples={"samples": samples}, vae=vae).outputs
