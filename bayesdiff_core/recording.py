@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .tiling import tile
 
-__all__ = ["Recorder", "Recording", "splice", "take_pixels"]
+__all__ = ["Recorder", "Recording", "last_part", "splice", "take_pixels"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ class Recording:
 
     def start_of(self, denoise: float) -> tuple[int, int]:
         """(step, evaluation) at which the last fraction `denoise` of the schedule begins."""
-        if not 0 < denoise <= 1:
-            raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
-        step = min(round((1 - denoise) * self.steps), self.steps - 1)
+        step = len(self.schedule) - len(last_part(self.schedule, denoise))
         distance = (self.sigmas - self.schedule[step]).abs()
         nearest = distance <= distance.min() * (1 + 1e-6)
         # A two-stage solver ends a step at the level at which the next one begins.
@@ -48,6 +46,18 @@ class Recording:
             self.states[:, keep], self.denoised[:, keep], self.sigmas, self.schedule,
             self.final[keep],
         )  # fmt: skip
+
+
+def last_part(schedule: Tensor, denoise: float) -> Tensor:
+    """The last share `denoise` of a schedule (steps + 1,), at least one step.
+
+    Raises:
+        ValueError: If the share does not lie in (0, 1].
+    """
+    if not 0 < denoise <= 1:
+        raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
+    steps = len(schedule) - 1
+    return schedule[min(round((1 - denoise) * steps), steps - 1) :]
 
 
 def splice(

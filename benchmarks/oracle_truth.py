@@ -17,7 +17,8 @@ from torch import Tensor
 from demo import data
 from demo.bundle import load_decoder
 from demo.letters import FONTS, HELD_OUT_FONTS, letter_tiles
-from demo.oracle import Oracle, load_oracle, quadrants
+from demo.oracle import Oracle, load_oracle
+from demo.scene import quadrants
 
 __all__ = ["FARTHEST", "Judge", "load_judge"]
 

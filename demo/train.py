@@ -27,6 +27,16 @@ from .network import SceneConfig
 from .oracle import Oracle
 from .transformer import TransformerConfig
 
+__all__ = [
+    "FOLDER",
+    "SEED",
+    "descend",
+    "held_out_loss",
+    "record",
+    "training_batches",
+    "update_average",
+]
+
 FOLDER = data.CACHE / "train"
 SEED = 0
 LABEL_DROPOUT = 0.1

@@ -19,6 +19,8 @@ from .data import crop
 from .letters import HELD_OUT_FONTS, letter_batches
 from .train import FOLDER, SEED, descend, record, update_average
 
+__all__ = ["peak_ratio"]
+
 NAME = "letters_vae"
 WIDTH = 32
 STEPS = 2400

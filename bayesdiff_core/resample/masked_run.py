@@ -20,7 +20,7 @@ from ..recording import Recording
 from ..solver_run import EvaluateStep
 from ..tiling import tile
 
-__all__ = ["MaskedRun", "RegionRun", "Renoise", "RenoisedRun", "last_part"]
+__all__ = ["MaskedRun", "RegionRun", "Renoise", "RenoisedRun"]
 
 Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(sigma (), noise, clean latent) -> noised state, as the model was trained to see it."""
@@ -147,17 +147,6 @@ class RenoisedRun:
 
 
 RegionRun = MaskedRun | RenoisedRun
-
-
-def last_part(schedule: Tensor, denoise: float) -> Tensor:
-    """The last share `denoise` of a schedule (steps + 1,), as `Recording.start_of` cuts it.
-
-    At least one step. Raises ValueError when the share does not lie in (0, 1].
-    """
-    if not 0 < denoise <= 1:
-        raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
-    steps = len(schedule) - 1
-    return schedule[min(round((1 - denoise) * steps), steps - 1) :]
 
 
 def _blended(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Tensor:

@@ -9,8 +9,8 @@ from bayesdiff_core.methods.posterior_moves import (
     posterior_moves,
 )
 from bayesdiff_core.methods.tangent import NU
-from bayesdiff_core.recording import Recorder
-from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun, last_part
+from bayesdiff_core.recording import Recorder, last_part
+from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun
 from bayesdiff_core.resample.noise_modes import NOISE_MODES, Start
 from bayesdiff_core.resample.rules import choose_candidate
 from bayesdiff_core.solver_run import ReferenceSolver, SolverRun

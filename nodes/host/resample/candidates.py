@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ....bayesdiff_core.methods.posterior_moves import posterior_moves
+from ....bayesdiff_core.recording import last_part
 from ....bayesdiff_core.resample.candidates import Candidates, sample_candidates
-from ....bayesdiff_core.resample.masked_run import MaskedRun, last_part
+from ....bayesdiff_core.resample.masked_run import MaskedRun
 from ....bayesdiff_core.resample.noise_modes import Start, Starting, renoised_start
 from ....bayesdiff_core.signals import Contrast
 from ....bayesdiff_core.tiling import tile

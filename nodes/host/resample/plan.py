@@ -59,8 +59,11 @@ class ResampleOptions:
 
     def check(self, positive: Any, negative: Any) -> None:
         """Raises ValueError, in words, where something asked for is missing."""
-        if self.rule == "contrast" and not (positive and negative):
-            raise ValueError("The rule contrast needs a negative conditioning; use trajectory.")
+        needed = self.chosen_rule.signals
+        if needed == ("contrast",) and not (positive and negative):
+            raise ValueError(
+                f"The rule {self.rule} needs a negative conditioning; use trajectory."
+            )
         if self.mode.needs_posterior and self.posterior is None:
             raise ValueError(
                 f"The noise mode {self.noise_mode} moves the image along a posterior: connect a "
