@@ -72,6 +72,10 @@ class Features:
         """
         return Features(tuple(term.at(index) for term in self.terms))
 
+    def to(self, device: torch.device | str) -> Features:
+        """The same on another device."""
+        return Features(tuple(term.to(device) for term in self.terms))
+
     def pieces(self) -> Iterator[Tensor]:
         """The features, some positions at a time.
 
@@ -153,6 +157,11 @@ class Term:
         positions = index if self.positions is None else self.positions[index]
         weight = None if self.weight is None else self.weight[:, index.to(self.weight.device)]
         return replace(self, positions=positions, weight=weight)
+
+    def to(self, device: torch.device | str) -> Term:
+        """The same on another device."""
+        weight = None if self.weight is None else self.weight.to(device)
+        return replace(self, activation=self.activation.to(device), weight=weight)
 
     def piece(self, windows: Tensor, part: slice) -> Tensor:
         """The term (N, p, D) at a run of its positions, a tensor of its own."""

@@ -25,7 +25,7 @@ from .last_layer import (
 )
 from .precision import Structure
 from .signals import CONTRAST_LEVELS, Contrast, contrast
-from .solver_run import Evaluation
+from .solver_run import Evaluation, PlainDenoiser
 from .tiling import tile
 
 __all__ = ["FlowDenoiser", "FlowModel", "renoise"]
@@ -119,7 +119,7 @@ class FlowModel:
         return sums.posterior(self.weights, fingerprint=self.fingerprint)
 
 
-class FlowDenoiser:
+class FlowDenoiser(PlainDenoiser):
     """The guided denoiser D = D_u + s (D_c - D_u) of a `FlowModel`.
 
     Arguments:
@@ -151,10 +151,6 @@ class FlowDenoiser:
     def guided(self) -> bool:
         """Whether an evaluation takes two calls of the network, with the condition first."""
         return self.guidance_scale != 1.0
-
-    def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """D at z (n * B, C, *S), tile-major, at noise level sigma ()."""
-        return self.predict(z, sigma)[0]
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
         """The denoised prediction D = z - t v.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -31,6 +31,7 @@ __all__ = [
     "EvaluateStep",
     "Evaluation",
     "Observer",
+    "PlainDenoiser",
     "ReferenceSolver",
     "Solver",
     "SolverRun",
@@ -75,8 +76,31 @@ class Denoiser(Protocol):
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
         """Predictions at z (B, C, *S) with their features."""
 
+    def record(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Any]:
+        """What `denoise` gives, and a record from which `recall` knows more; only looks on."""
+
+    def recall(self, record: Any) -> AbstractContextManager[Evaluation]:
+        """The recorded evaluation; within the context `predict` answers as at that time."""
+
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
         """Within the context copy c of the batch runs with last-layer weights W + deltas[c]."""
+
+
+class PlainDenoiser:
+    """Base of denoisers without a state of their own: a record is the evaluation itself."""
+
+    def denoise(self: Denoiser, z: Tensor, sigma: Tensor) -> Tensor:
+        """D at z (n * B, C, *S), tile-major, at noise level sigma ()."""
+        return self.predict(z, sigma)[0]
+
+    def record(self: Denoiser, z: Tensor, sigma: Tensor) -> tuple[Tensor, Evaluation]:
+        """D at z (B, C, *S), and the evaluation behind it."""
+        evaluation = self.evaluate(z, sigma)
+        return evaluation.predictions[0], evaluation
+
+    def recall(self, record: Evaluation) -> AbstractContextManager[Evaluation]:
+        """The evaluation that was recorded."""
+        return nullcontext(record)
 
 
 class Observer(Protocol):

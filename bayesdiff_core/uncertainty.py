@@ -77,8 +77,8 @@ class RunSettings:
     """What made an `Uncertainty`, and what a later run needs to sample in the same way.
 
     None, "" or nothing stand for what is not known. `sigmas` are the whole schedule, `notes` what
-    the method reports, `recording_note` why there is no recording, `resampled` the reports of
-    later resampling.
+    the method reports, `recording_note` why there is no recording, `failures` what else could not
+    be had, `resampled` the reports of later resampling.
     """
 
     sampler_name: str | None = None
@@ -98,6 +98,7 @@ class RunSettings:
     notes: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str | None = None
     recording_note: str = ""
+    failures: tuple[str, ...] = ()
     resampled: tuple[str, ...] = ()
 
 

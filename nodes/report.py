@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
 from ..bayesdiff_core.signals import SHORTEST
 from ..bayesdiff_core.uncertainty import Uncertainty
 
-__all__ = ["describe", "scores_and_report"]
+__all__ = ["describe", "scores_and_report", "show_failures"]
 
 
 def describe(uncertainty: Uncertainty) -> str:
@@ -24,6 +27,7 @@ def describe(uncertainty: Uncertainty) -> str:
         )
     if run.recording_note:
         lines.append(run.recording_note)
+    lines += run.failures
     source = uncertainty.artifact_source
     both = "contrast and trajectory together"
     lines.append(f"artifact is judged by {both if source == 'artifact' else source}")
@@ -34,6 +38,15 @@ def describe(uncertainty: Uncertainty) -> str:
     return "\n".join(lines)
 
 
+def show_failures(uncertainty: Uncertainty) -> None:
+    """Write on the node that is running what could not be computed, if anything."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    failures = uncertainty.settings.failures
+    if failures and context is not None and server is not None:
+        server.send_progress_text("\n".join(failures), context.node_id)
+
+
 def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
     """The score per image by `artifact`, high is suspect, and the text."""
+    show_failures(uncertainty)
     return uncertainty.signal("artifact").scores.tolist(), describe(uncertainty)

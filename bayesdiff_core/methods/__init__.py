@@ -1,6 +1,6 @@
 """How the posterior on the weights becomes uncertainty of the latent: one small class a method."""
 
-from .base import Method, Propagated
+from .base import Follower, Method, Propagated, Record, Records
 from .bayesdiff import BayesDiff, UnsupportedSolverError
 from .ensemble import Ensemble
 from .tangent import PRESETS, Tangent
@@ -9,8 +9,11 @@ __all__ = [
     "PRESETS",
     "BayesDiff",
     "Ensemble",
+    "Follower",
     "Method",
     "Propagated",
+    "Record",
+    "Records",
     "Tangent",
     "UnsupportedSolverError",
 ]

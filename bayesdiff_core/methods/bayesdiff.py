@@ -54,6 +54,10 @@ class BayesDiff:
         if self.samples < 2 or self.skip < 1:
             raise ValueError("BayesDiff needs at least two samples and a skip interval of 1.")
 
+    def check(self, trace: Trace, name: str) -> None:
+        """Raises UnsupportedSolverError where the solver is no single-step one."""
+        single_steps(trace, name)
+
     def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Latent, which the method perturbs by definition, and variance (B, C, *S)."""
         recursion = Recursion(self, run, posterior, single_steps(run.trace, run.name))

@@ -15,13 +15,13 @@ from torch import Tensor
 from ..laplace import LaplacePosterior
 from ..running_moments import RunningMoments
 from ..solver_run import SolverRun
-from .base import Propagated
+from .base import Follower, Propagated, Record
 
 __all__ = ["Ensemble"]
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Follower):
     """`members` runs from the same noise, `chunk` at a time; memory does not grow with `members`.
 
     `fresh_weights` draws new weights at every evaluation (T2). With `keep_members` the members'
@@ -39,8 +39,14 @@ class Ensemble:
         if self.members < 2:
             raise ValueError("An ensemble needs at least two members to have a variance.")
 
-    def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
-        latent = run.sample()
+    def propagate(
+        self,
+        run: SolverRun,
+        posterior: LaplacePosterior,
+        records: dict[int, Record],
+        latent: Tensor,
+    ) -> Propagated:
+        """Variance (B, C, *S) of the latent over `members` whole runs with the same noise."""
         generator = torch.Generator("cpu").manual_seed(self.seed)
         moments = RunningMoments()
         kept: list[Tensor] = []

@@ -16,6 +16,7 @@ from ..laplace import LaplacePosterior
 from ..recording import Recording
 from ..solver_run import SolverRun
 from ..tiling import tile
+from .base import Record
 from .tangent import Plan, TangentRun, refresh_schedule, shifts_among
 
 __all__ = ["along_moves", "independent_moves", "posterior_moves"]
@@ -47,7 +48,8 @@ def posterior_moves(
     plan = Plan(shifts, probes - shifts, tuple(refresh_schedule(row, refreshes)))
     tangents = TangentRun(run, posterior, plan)
     for k in plan.refreshes:
-        tangents.evaluate(k, recording.states[k].to(run.x), recording.sigmas[k].to(run.x))
+        z, sigma = recording.states[k].to(run.x), recording.sigmas[k].to(run.x)
+        tangents.refresh(k, Record(z, sigma, run.denoiser.record(z, sigma)[1]))
     return tangents.weighted_tangents(row)[0]
 
 

@@ -38,7 +38,7 @@ from ..features import Features
 from ..laplace import LaplacePosterior
 from ..solver_run import Evaluation, SolverRun
 from ..tiling import tile
-from .base import Propagated
+from .base import Follower, Propagated, Record
 from .sign_patterns import channel_patterns
 
 __all__ = [
@@ -91,7 +91,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Tangent:
+class Tangent(Follower):
     """`probes` tangents, refreshed `refreshes` times over the run.
 
     `budget` limits the cost to so many extra guided evaluations per evaluation of the run: a short
@@ -122,11 +122,21 @@ class Tangent:
         schedule = tuple(refresh_schedule(evaluations, refreshes))
         return Plan(shifts, probes - shifts, schedule)
 
-    def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
-        """Latent and variance (B, C, *S), by at most probes * refreshes extra evaluations."""
+    def wanted(self, run: SolverRun) -> tuple[int, ...]:
+        return self.plan(run.trace.evaluations, run.x.shape[1]).refreshes
+
+    def propagate(
+        self,
+        run: SolverRun,
+        posterior: LaplacePosterior,
+        records: dict[int, Record],
+        latent: Tensor,
+    ) -> Propagated:
+        """Variance (B, C, *S) of the latent, by at most probes * refreshes extra evaluations."""
         plan = self.plan(run.trace.evaluations, run.x.shape[1])
         tangents = TangentRun(run, posterior, plan, self.seed)
-        latent = run.sample(tangents.evaluate)
+        for k in plan.refreshes:
+            tangents.refresh(k, records[k])
         notes = {"shifts": plan.shifts, "draws": plan.draws, "refreshes": len(plan.refreshes) - 1}
         return Propagated(latent, tangents.variance(), tangents.cost, notes)
 
@@ -178,18 +188,16 @@ class TangentRun:
         self.gamma = run.x.new_ones(run.batch)
         self.cost = 0.0
 
-    def evaluate(self, k: int, z: Tensor, sigma: Tensor) -> Tensor:
-        if k not in self.plan.refreshes:
-            return self.run.denoise(k, z, sigma)
-        evaluation = self.run.denoiser.evaluate(z, sigma)
-        sources = [self._source(phi, evaluation.output_scale) for phi in evaluation.features]
+    def refresh(self, k: int, record: Record) -> None:
+        """Take up evaluation `k`; they come in their order."""
+        with self.run.denoiser.recall(record.content) as evaluation:
+            sources = [self._source(phi, evaluation.output_scale) for phi in evaluation.features]
+            tangents = [source.tangents for source in sources]
+            if self.history:
+                moved = self._jacobian_products(record.z, record.sigma, evaluation, self.state(k))
+                tangents = [own + carried for own, carried in zip(tangents, moved, strict=True)]
         self.gamma = sources[0].gamma
-        tangents = [source.tangents for source in sources]
-        if self.history:
-            moved = self._jacobian_products(z, sigma, evaluation, self.state(k))
-            tangents = [own + carried for own, carried in zip(tangents, moved, strict=True)]
         self.history.append(Refresh(k, tangents, [source.local for source in sources]))
-        return evaluation.predictions[0]
 
     def state(self, row: int) -> Tensor:
         """Tangents (K, B, C, *S) of the state at evaluation `row` (the last row is the result)."""

@@ -17,9 +17,14 @@ from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast, contrast
 from ...bayesdiff_core.uncertainty import Uncertainty, contrast_signals
 from .conditioning import Conds
 from .session import Session, with_model
-from .validation import check_batches, check_latent
+from .validation import check_batches, check_latent, is_recorded
 
 __all__ = ["contrast_levels", "contrast_map", "contrast_of_latent", "has_two_sides"]
+
+EDITED = (
+    "the latent is not the one that was recorded: only its contrast is known, what the run said "
+    "was left out"
+)
 
 
 def has_two_sides(conds: Conds) -> bool:
@@ -93,10 +98,15 @@ def contrast_of_latent(
         )  # fmt: skip
 
     found = with_model(model, {"positive": positive, "negative": negative}, samples, judge, seed)
-    before = {} if uncertainty is None else uncertainty.signals
+    if uncertainty is None:
+        return Uncertainty(contrast_signals(found, None))
+    recording, settings = uncertainty.recording, uncertainty.settings
+    if recording is not None and not is_recorded(model, samples, recording):
+        settings = replace(settings, failures=(*settings.failures, EDITED))
+        return Uncertainty(contrast_signals(found, None), settings=settings)
+    before = uncertainty.signals
     trajectory = before["trajectory"].map if "trajectory" in before else None
-    signals = {**before, **contrast_signals(found, trajectory)}
-    return Uncertainty(signals) if uncertainty is None else replace(uncertainty, signals=signals)
+    return replace(uncertainty, signals={**before, **contrast_signals(found, trajectory)})
 
 
 def contrast_levels(model_sampling: Any, device: torch.device) -> dict[float, Tensor]:

@@ -7,8 +7,9 @@ code. Its features are those of the single conditions, weighted by the guider's 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
@@ -21,13 +22,30 @@ from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.last_layer import OutputMap
 from ...bayesdiff_core.solver_run import Evaluation
 from ...bayesdiff_core.tiling import tile
-from .feature_tap import CondCall, Tap
-from .guider import guider_derivative, preserve_state
+from .feature_tap import CondCall, Tap, TapRecord
+from .guider import (
+    GuiderState,
+    guider_derivative,
+    guider_state,
+    preserve_state,
+    recalled_state,
+)
 
-__all__ = ["HostDenoiser"]
+__all__ = ["HostDenoiser", "HostRecord"]
 
 Arguments = dict[str, Any]
 Weights = dict[tuple[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """One evaluation of a run: state z (B, C, *S), noise level sigma (), what guidance kept, and
+    the calls of the model."""
+
+    z: Tensor
+    sigma: Tensor
+    state: GuiderState
+    tap: TapRecord
 
 
 class HostDenoiser:
@@ -45,6 +63,7 @@ class HostDenoiser:
         self.shape = shape
         self.reads_uncond = reads_uncond
         self.tap: Tap | None = None
+        self.progress: Callable[[int], None] = lambda _count: None
         self._running: tuple[Arguments, Tensor] | None = None
 
     @property
@@ -69,17 +88,29 @@ class HostDenoiser:
 
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
         """Predictions at z (B, C, *S) by the running sampler's call, with their features."""
-        arguments, vector = self._running or (self.arguments, sigma)
-        with self._capture(arguments) as (arguments, captured), self._tap.recording() as calls:
+        with self.recall(self.record(z, sigma)[1]) as evaluation:
+            return evaluation
+
+    def record(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, HostRecord]:
+        """D at z (B, C, *S) by the running sampler's call, and what to recall it by.
+
+        A failure of the recording is kept for `recall`; the call itself is the sampler's own.
+        """
+        with self._capture(self.arguments) as (own, _), self._tap.recording() as record:
+            arguments, vector = self._running or (own, sigma)
+            state = guider_state(arguments["model_options"])
             denoised = self._call(z, vector, arguments)
-        predictions = (denoised, *captured)
-        weights = self._guider_weights(calls, sigma)
-        return Evaluation(
-            predictions,
-            tuple(self._combine(weight, calls) for weight in weights),
-            self._output_scale(z, sigma),
-            _apart(weights[0], calls),
-        )
+        return denoised, HostRecord(z.clone(), sigma.clone(), state, record)
+
+    @contextmanager
+    def recall(self, record: HostRecord) -> Iterator[Evaluation]:
+        """The recorded evaluation; within the context guidance is as it was then.
+
+        What the recording lacks is evaluated now.
+        """
+        with recalled_state(record.state):
+            yield self._evaluation(record)
+        self.progress(1)
 
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
         return self._tap.moved(deltas)
@@ -138,6 +169,31 @@ class HostDenoiser:
     def _model(self) -> Any:
         """The host's model behind the guider."""
         return self.model_k.inner_model.inner_model
+
+    def _evaluation(self, record: HostRecord) -> Evaluation:
+        z, sigma, options = record.z, record.sigma, self.arguments["model_options"]
+        tapped = record.tap
+        if tapped.error is not None:
+            with (
+                self._capture(self.arguments) as (arguments, _),
+                preserve_state(options, self.shape[0]),
+                self._tap.recording() as tapped,
+            ):
+                self._call(z, sigma, arguments)
+        calls = tapped.checked()
+        with (
+            self._capture(self.arguments) as (arguments, captured),
+            preserve_state(options, self.shape[0]),
+            self._tap.answering([call.predictions for call in calls]),
+        ):
+            predictions = (self._call(z, sigma, arguments), *captured)
+        weights = self._guider_weights(calls, sigma)
+        return Evaluation(
+            predictions,
+            tuple(self._combine(weight, calls) for weight in weights),
+            self._output_scale(z, sigma),
+            _apart(weights[0], calls),
+        )
 
     def _guider_weights(self, calls: list[CondCall], sigma: Tensor) -> list[Weights]:
         """For each output its derivative by every prediction that the guider was given."""

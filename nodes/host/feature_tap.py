@@ -25,7 +25,7 @@ from .last_layer import ModelLayer, find_layer
 from .memory import COPIES
 from .validation import check_options
 
-__all__ = ["CondCall", "Tap", "open_last_layer"]
+__all__ = ["CondCall", "Tap", "TapRecord", "open_last_layer"]
 
 KEY = "bayesdiff"
 WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -46,6 +46,20 @@ class CondCall:
     features: list[Features | None]
 
 
+@dataclass
+class TapRecord:
+    """The calls of one evaluation, or the `error` for which they could not all be recorded."""
+
+    calls: list[CondCall] = field(default_factory=list)
+    error: Exception | None = None
+
+    def checked(self) -> list[CondCall]:
+        """The calls. Raises what kept them from being recorded."""
+        if self.error is not None:
+            raise self.error
+        return self.calls
+
+
 class Tap:
     """Records features, perturbs weights, or answers in place of the model, within its contexts.
 
@@ -54,7 +68,7 @@ class Tap:
 
     def __init__(self, layer: ModelLayer) -> None:
         self.layer = layer
-        self._calls: list[CondCall] | None = None
+        self._record: TapRecord | None = None
         self._mean: _MeanFeatures | None = None
         self._deltas: Tensor | None = None
         self._replies: Iterator[list[Tensor]] | None = None
@@ -71,13 +85,16 @@ class Tap:
             )
 
     @contextmanager
-    def recording(self) -> Iterator[list[CondCall]]:
-        """Within the context, collects every call of `calc_cond_batch` with its features."""
-        self._calls = []
+    def recording(self) -> Iterator[TapRecord]:
+        """Within the context, records every call of `calc_cond_batch` with its features.
+
+        What fails in the recording never disturbs the calls themselves.
+        """
+        self._record = TapRecord()
         try:
-            yield self._calls
+            yield self._record
         finally:
-            self._calls = self._mean = None
+            self._record = self._mean = None
 
     @contextmanager
     def moved(self, deltas: Tensor) -> Iterator[None]:
@@ -116,16 +133,26 @@ class Tap:
     ) -> list[Tensor]:
         if self._replies is not None:
             return next(self._replies)
-        if self._calls is None:
-            return executor(model, conds, x, timestep, model_options)
-        parts = _parts(model, conds, x, timestep, model_options)
-        self._mean = _MeanFeatures(self.layer, x, parts, len(conds))
+        if self._record is not None:
+            with self._looking_on():
+                parts = _parts(model, conds, x, timestep, model_options)
+                self._mean = _MeanFeatures(self.layer, x, parts, len(conds))
         predictions = executor(model, conds, x, timestep, model_options)
-        # The guider may go on to change them in place.
-        kept = [prediction.clone() for prediction in predictions]
-        self._calls.append(CondCall(x, kept, self._mean.features()))
+        if self._mean is not None:
+            with self._looking_on():
+                # The guider may go on to change them in place.
+                kept = [prediction.clone() for prediction in predictions]
+                self._record.calls.append(CondCall(x.clone(), kept, self._mean.features()))
         self._mean = None
         return predictions
+
+    @contextmanager
+    def _looking_on(self) -> Iterator[None]:
+        """Work on the record, whose failure ends it and nothing else."""
+        try:
+            yield
+        except Exception as error:
+            self._record.error, self._mean = error, None
 
     def _apply_model(
         self,
@@ -148,8 +175,9 @@ class Tap:
             if self._mean is not None:
                 activations = stack.enter_context(self.layer.layer.tap())
             output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        if activations is not None:
-            self._mean.add(activations, transformer_options)
+        if activations is not None and self._mean is not None:
+            with self._looking_on():
+                self._mean.add(activations, transformer_options)
         return output
 
 

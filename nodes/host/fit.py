@@ -145,9 +145,9 @@ class _Fit:
         noise = torch.randn(clean.shape, generator=self.generator).to(clean)
         sigma = self._noise_levels(model_sampling, len(clean)).to(clean)
         z = model_sampling.noise_scaling(sigma, noise, clean)
-        with tap.recording() as calls:
+        with tap.recording() as record:
             comfy.samplers.calc_cond_batch(session.model, [cond], z, sigma, session.options)
-        (call,) = calls
+        (call,) = record.checked()
         features = call.features[0]
         if features is None:
             raise ValueError(

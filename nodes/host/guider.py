@@ -19,7 +19,13 @@ from torch.autograd import forward_ad
 from ...bayesdiff_core.tiling import tile
 from .feature_tap import CondCall, Tap
 
-__all__ = ["guider_derivative", "preserve_state"]
+__all__ = [
+    "GuiderState",
+    "guider_derivative",
+    "guider_state",
+    "preserve_state",
+    "recalled_state",
+]
 
 
 def guider_derivative(
@@ -77,6 +83,28 @@ def guider_derivative(
         return [forward_ad.unpack_dual(read).tangent for read in (denoised, *captured)]
 
 
+GuiderState = list[tuple[CellType, Any]]
+"""Variables in which functions among the model options keep something, with their values."""
+
+
+def guider_state(model_options: dict[str, Any]) -> GuiderState:
+    """What guidance functions keep at the moment."""
+    return [(cell, cell.cell_contents) for cell in _cells(model_options)]
+
+
+@contextmanager
+def recalled_state(state: GuiderState) -> Iterator[None]:
+    """Within the context guidance functions are as they were when `state` was taken."""
+    now = [(cell, cell.cell_contents) for cell, _ in state]
+    try:
+        for cell, value in state:
+            cell.cell_contents = value
+        yield
+    finally:
+        for cell, value in now:
+            cell.cell_contents = value
+
+
 @contextmanager
 def preserve_state(model_options: dict[str, Any], batch: int, copies: int = 1) -> Iterator[None]:
     """Undo at the end what functions among the options changed in their closures.
@@ -85,7 +113,7 @@ def preserve_state(model_options: dict[str, Any], batch: int, copies: int = 1) -
     steps of a run must leave it as they found it. Inside, what such functions keep of a `batch` of
     latents is repeated for its `copies`, tile-major.
     """
-    saved = [(cell, cell.cell_contents) for cell in _cells(model_options)]
+    saved = guider_state(model_options)
     try:
         for cell, value in saved:
             if copies > 1 and isinstance(value, Tensor) and value.ndim > 3 and len(value) == batch:

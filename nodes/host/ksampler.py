@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...bayesdiff_core.sample import UncertaintyOptions
 from ...bayesdiff_core.uncertainty import Uncertainty
-from .uncertain_sampler import SAMPLERS, UncertainSampler
+from .uncertain_run import SAMPLERS, UncertainRun
 from .validation import check_batches, check_latent
 
 __all__ = [
@@ -90,12 +90,12 @@ def sample_uncertain(
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    sampler = UncertainSampler(
+    run = UncertainRun(
         comfy.samplers.sampler_object(schedule.sampler_name), options, schedule.sampler_name
     )
     callback = latent_preview.prepare_callback(model, schedule.steps)
-    result = _run(guider, noise, samples, sampler, schedule.sigmas(model), latent, callback, seed)
-    uncertainty = sampler.uncertainty
+    result = _run(run, guider, noise, samples, schedule.sigmas(model), latent, callback, seed)
+    uncertainty = run.uncertainty
     uncertainty.settings = replace(
         uncertainty.settings,
         scheduler=schedule.scheduler,
@@ -119,20 +119,17 @@ def sample_custom(
     model = guider.model_patcher
     latent = _fitted(model, latent)
     samples = latent["samples"]
-    if len(sigmas) < 2:
-        raise ValueError("The sigmas hold no step, so nothing is sampled.")
-    uncertain = UncertainSampler(sampler, options)
+    run = UncertainRun(sampler, options)
     last: dict[str, Tensor] = {}
-    callback = latent_preview.prepare_callback(model, len(sigmas) - 1, last)
+    callback = latent_preview.prepare_callback(model, max(len(sigmas) - 1, 0), last)
     result = _run(
-        guider, noise.generate_noise(latent), samples, uncertain, sigmas, latent, callback,
-        noise.seed,
-    )  # fmt: skip
-    uncertainty = uncertain.uncertainty
+        run, guider, noise.generate_noise(latent), samples, sigmas, latent, callback, noise.seed
+    )
+    uncertainty = run.uncertainty
     uncertainty.settings = replace(
         uncertainty.settings,
         guider=type(guider).__name__,
-        steps=len(sigmas) - 1,
+        steps=max(len(sigmas) - 1, 0),
         cfg=getattr(guider, "cfg", None),
         seed=noise.seed,
     )
@@ -157,19 +154,19 @@ def _fitted(model: Any, latent: Latent) -> Latent:
 
 
 def _run(
+    run: UncertainRun,
     guider: Any,
     noise: Tensor,
     samples: Tensor,
-    sampler: UncertainSampler,
     sigmas: Tensor,
     latent: Latent,
     callback: Any,
     seed: int,
 ) -> Tensor:
-    result = guider.sample(
+    result = run.sample(
+        guider,
         noise,
         samples,
-        sampler,
         sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,

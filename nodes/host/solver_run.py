@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -88,6 +89,19 @@ class HostSolver:
             call.model_k, call.own_args(), call.shape, traits.reads_uncond
         )
         self._decisions: list[Decision] = []
+
+    def on(self, call: SamplerCall) -> HostSolver:
+        """The same solver, with its trace, in another call of the host on the same schedule."""
+        other = copy(self)
+        other.call = call
+        reads_uncond = self.denoiser.reads_uncond
+        other.denoiser = HostDenoiser(call.model_k, call.own_args(), call.shape, reads_uncond)
+        return other
+
+    @property
+    def rehearsed(self) -> bool:
+        """Whether the steps of an adaptive sampler are known."""
+        return bool(self._decisions)
 
     def run(self, x: Tensor | None = None) -> SolverRun:
         """The run from x, or from where the host called it."""

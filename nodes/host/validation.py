@@ -8,7 +8,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-__all__ = ["check_batches", "check_latent", "check_options", "latent_mask"]
+from ...bayesdiff_core.recording import Recording
+
+__all__ = ["check_batches", "check_latent", "check_options", "is_recorded", "latent_mask"]
 
 
 def check_latent(latent: dict[str, Any]) -> Tensor:
@@ -56,6 +58,19 @@ def check_options(model_options: dict[str, Any]) -> None:
             "A posterior cannot be followed through a model that is spread over several devices "
             "yet. Disconnect the LAPLACE input, or remove MultiGPU CFG Split from the model."
         )
+
+
+def is_recorded(model: Any, samples: Tensor, recording: Recording) -> bool:
+    """Whether latents (B, C, *S) are the result of a recorded run, to rounding.
+
+    A recording may be kept in half precision, and some samplers end a little above 0.
+    """
+    if samples.shape != recording.final.shape:
+        return False
+    leave = model.get_model_object("model_sampling").inverse_noise_scaling
+    clean = leave(recording.schedule[-1], recording.final.float())
+    result = model.model.process_latent_out(clean)
+    return bool((samples.cpu() - result).abs().max() <= 3e-3 * result.abs().max())
 
 
 def latent_mask(mask: Tensor, samples: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from bayesdiff_core.features import Features
 from bayesdiff_core.laplace import LaplacePosterior
 from bayesdiff_core.last_layer import OutputMap
-from bayesdiff_core.solver_run import Evaluation
+from bayesdiff_core.solver_run import Evaluation, PlainDenoiser
 
 
-class LinearDenoiser:
+class LinearDenoiser(PlainDenoiser):
     """D(z) = z K^T + c_out (b . phi) with c_out = -sigma, phi = features (P, D) of fixed content.
 
     K (N, N) acts on the flattened latent (C, H, W) and differs by sigma.
@@ -30,9 +30,6 @@ class LinearDenoiser:
 
     def matrix(self, sigma):
         return self.contraction * (1 - 0.5 * float(sigma))
-
-    def denoise(self, z, sigma):
-        return self.predict(z, sigma)[0]
 
     def predict(self, z, sigma):
         denoised = (z.flatten(1) @ self.matrix(sigma).T).view_as(z)

@@ -6,14 +6,14 @@ import torch
 from bayesdiff_core.features import Features
 from bayesdiff_core.last_layer import OutputMap
 from bayesdiff_core.methods import BayesDiff, UnsupportedSolverError
-from bayesdiff_core.solver_run import Evaluation, ReferenceSolver, SolverRun
+from bayesdiff_core.solver_run import Evaluation, PlainDenoiser, ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_alpha, flow_sigmas
 from tests.core.linear import unit_posterior
 
 SHAPE = (2, 4, 4)
 
 
-class Network:
+class Network(PlainDenoiser):
     """A nonlinear noise prediction e(z, sigma) on two features, guided with scale 3."""
 
     guidance_scale = 3.0
@@ -22,9 +22,6 @@ class Network:
 
     def noise(self, z, sigma):
         return torch.tanh(2 * z.roll(1, -1)) + 0.3 * z * sigma
-
-    def denoise(self, z, sigma):
-        return self.predict(z, sigma)[0]
 
     def predict(self, z, sigma):
         return (z - sigma * self.noise(z, sigma),)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from bayesdiff_core.methods import PRESETS, Ensemble, Tangent
+from bayesdiff_core.methods import PRESETS, Ensemble, Records, Tangent
 from bayesdiff_core.methods.tangent import (
     DAMPING,
     LOCAL,
@@ -96,7 +96,10 @@ def test_ensemble_does_not_depend_on_the_chunk():
 
 def tangents_of(process, posterior, plan):
     run = TangentRun(process, posterior, plan)
-    process.sample(run.evaluate)
+    records = Records(process, plan.refreshes)
+    process.sample(records.evaluate)
+    for k in plan.refreshes:
+        run.refresh(k, records[k])
     return run, run.state(process.trace.evaluations).square()
 
 

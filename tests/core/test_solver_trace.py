@@ -3,19 +3,16 @@
 import pytest
 import torch
 
-from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
+from bayesdiff_core.solver_run import PlainDenoiser, ReferenceSolver, SolverRun
 from bayesdiff_core.solver_trace import UntraceableSolverError
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 
 
-class NonlinearDenoiser:
+class NonlinearDenoiser(PlainDenoiser):
     """A random nonlinear function of state and noise level."""
 
     def __init__(self, channels=3):
         self.mix = torch.randn(channels, channels, generator=torch.Generator().manual_seed(0))
-
-    def denoise(self, z, sigma):
-        return self.predict(z, sigma)[0]
 
     def predict(self, z, sigma):
         mixed = torch.einsum("cd,bdhw->bchw", self.mix, z)

@@ -28,7 +28,7 @@ def only_samplers_of_this_host(request: pytest.FixtureRequest):
     name = call and call.params.get("sampler_name")
     if name:
         host = request.getfixturevalue("host")
-        if name not in host.module("nodes.host.uncertain_sampler").SAMPLERS:
+        if name not in host.module("nodes.host.uncertain_run").SAMPLERS:
             pytest.skip(f"{host.location} has no sampler {name}")
 
 

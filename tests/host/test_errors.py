@@ -67,20 +67,24 @@ def test_denoise_zero_is_refused(scene, silent):
         scene.uncertain(denoise=0.0)
 
 
+def uncertain_custom(scene, sampler):
+    """The custom node with a sampler of one's own."""
+    call = scene.host.call
+    (noise_source,) = call("RandomNoise", noise_seed=0).outputs
+    (guider,) = call("BasicGuider", model=scene.model, conditioning=scene.positive).outputs
+    return call(
+        "BayesDiffUncertainSamplerCustom", noise=noise_source, guider=guider, sampler=sampler,
+        sigmas=torch.linspace(1, 0, 5), latent_image=scene.latent,
+    )  # fmt: skip
+
+
 def test_a_sampler_that_changes_the_size_is_refused(scene, silent):
     (sampler,) = scene.host.call(
         "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=-1, upscale_method="bilinear"
     ).outputs
-    module = scene.host.module("nodes.host.uncertain_sampler")
-    options = scene.host.module("bayesdiff_core.sample").UncertaintyOptions()
     silent()
-    uncertain = module.UncertainSampler(sampler, options)
     with pytest.raises(ValueError, match="changes the size of the latent"):
-        scene.host.call(
-            "SamplerCustom", model=scene.model, add_noise=True, noise_seed=0, cfg=1.0,
-            positive=scene.positive, negative=scene.negative, sampler=uncertain,
-            sigmas=torch.linspace(1, 0, 5), latent_image=scene.latent,
-        )  # fmt: skip
+        uncertain_custom(scene, sampler)
 
 
 def test_a_sampler_for_video_alone_is_refused(scene, silent):
@@ -89,16 +93,9 @@ def test_a_sampler_for_video_alone_is_refused(scene, silent):
     def sample_by_frames(model, x, sigmas, extra_args=None, callback=None, disable=None):
         return torch.stack([model(frame, sigmas[:1]) for frame in x.unbind(4)], 4)
 
-    module = scene.host.module("nodes.host.uncertain_sampler")
-    options = scene.host.module("bayesdiff_core.sample").UncertaintyOptions()
-    uncertain = module.UncertainSampler(comfy.samplers.KSAMPLER(sample_by_frames), options)
     silent()
     with pytest.raises(ValueError, match="'sample_by_frames' does not run on a single number"):
-        scene.host.call(
-            "SamplerCustom", model=scene.model, add_noise=True, noise_seed=0, cfg=1.0,
-            positive=scene.positive, negative=scene.negative, sampler=uncertain,
-            sigmas=torch.linspace(1, 0, 5), latent_image=scene.latent,
-        )  # fmt: skip
+        uncertain_custom(scene, comfy.samplers.KSAMPLER(sample_by_frames))
 
 
 @pytest.mark.parametrize("node_id", ["EasyCache", "LazyCache"])

@@ -212,3 +212,51 @@ def test_a_picture_that_was_only_judged_can_be_repaired(scene):
     assert (found < before)[changed].all()
     with pytest.raises(ValueError, match="recorded for"):
         resample(scene, picture(scene)[..., :8], judged, **CHOSEN)
+
+
+@pytest.mark.parametrize("mode", ["denoised", "final", "img2img"])
+def test_a_latent_edited_after_sampling_is_repaired_from_what_it_is_now(scene, mode):
+    samples, uncertainty = scene.uncertain()
+    edited = samples.clone()
+    edited[..., 8:] = noise(edited[..., 8:].shape, 11)
+    repaired, after, report = resample(
+        scene, edited, uncertainty, rule="auto", noise_mode=mode, keep_original=False
+    )
+    assert torch.equal(repaired[..., 8:], edited[..., 8:])
+    assert not torch.equal(repaired[..., :8], edited[..., :8])
+    assert "not the one that was recorded" in report
+    assert after.recording is None
+    same, _, report = resample(scene, samples, uncertainty, rule="auto", noise_mode=mode)
+    assert "not the one that was recorded" not in report
+    assert torch.equal(same[..., 8:], samples[..., 8:])
+
+
+@pytest.mark.parametrize("sampler_name", ["euler", "uni_pc", "dpmpp_2m_sde", "euler_cfg_pp"])
+@pytest.mark.parametrize("kind", ["flow", "eps"])
+def test_the_recorded_latent_is_known_again(scene, kind, sampler_name):
+    model = scene.of_kind(kind)
+    samples, uncertainty = scene.uncertain(model=model, sampler_name=sampler_name, contrast=False)
+    known = scene.host.module("nodes.host.validation").is_recorded
+    assert known(model, samples, uncertainty.recording)
+    assert not known(model, samples * 1.01, uncertainty.recording)
+
+
+def test_a_posterior_moves_no_latent_that_was_edited(scene, laplace):
+    samples, uncertainty = scene.uncertain(contrast=False)
+    with pytest.raises(ValueError, match="moves a recorded state, and there is none"):
+        resample(scene, samples + 1, uncertainty, noise_mode="posterior", laplace=laplace)
+
+
+def test_contrast_of_an_edited_latent_leaves_out_what_the_run_said(scene):
+    samples, uncertainty = scene.uncertain()
+    inputs = {"model": scene.model, "positive": scene.positive, "negative": scene.negative}
+    (judged,) = scene.host.call(
+        "BayesDiffContrast", latent={"samples": samples + 1}, seed=0, uncertainty=uncertainty,
+        **inputs,
+    ).outputs  # fmt: skip
+    assert set(judged.signals) == {"contrast"}
+    assert any("not the one" in sentence for sentence in judged.settings.failures)
+    (judged,) = scene.host.call(
+        "BayesDiffContrast", latent={"samples": samples}, seed=0, uncertainty=uncertainty, **inputs
+    ).outputs
+    assert set(judged.signals) == {"trajectory", "contrast", "artifact"}

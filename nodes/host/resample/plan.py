@@ -15,7 +15,8 @@ from ....bayesdiff_core.resample.noise_modes import NOISE_MODES, NoiseMode
 from ....bayesdiff_core.resample.rules import RULES, Rule
 from ....bayesdiff_core.uncertainty import RunSettings, Uncertainty
 from ..ksampler import Schedule
-from ..uncertain_sampler import sampler_from
+from ..uncertain_run import sampler_from
+from ..validation import is_recorded
 
 __all__ = ["Overrides", "ResampleOptions", "SamplingPlan", "plan_resampling"]
 
@@ -76,7 +77,8 @@ class SamplingPlan:
     """Sampler, whole schedule (steps + 1,) and guidance scale of the run to repeat.
 
     `recording` is that of a run on this schedule; without one the image is noised as a whole.
-    `recorded_sampler` says that the sampler is the recording's, too.
+    `recorded_sampler` says that the sampler is the recording's, too, `edited` that the latents
+    are not the recorded ones any more.
     """
 
     sampler: Any
@@ -85,6 +87,7 @@ class SamplingPlan:
     cfg: float
     recording: Recording | None
     recorded_sampler: bool
+    edited: bool = False
 
     def settings(self, recorded: RunSettings) -> RunSettings:
         """What a later run has to know to sample in this way; what was recorded stays."""
@@ -130,6 +133,9 @@ def plan_resampling(
         ).sigmas(model)
     else:
         schedule = torch.tensor(recorded.sigmas) if recording is None else recording.schedule
+    edited = recording is not None and not is_recorded(model, samples, recording)
+    if edited:
+        recording = None
     if recording is not None:
         if _same(schedule, recording.schedule):
             schedule = recording.schedule
@@ -137,7 +143,7 @@ def plan_resampling(
             recording = None
     name = wanted.sampler_name
     sampler = sampler_from(recorded) if same_sampler else comfy.samplers.sampler_object(name)
-    return SamplingPlan(sampler, name, schedule, wanted.cfg, recording, same_sampler)
+    return SamplingPlan(sampler, name, schedule, wanted.cfg, recording, same_sampler, edited)
 
 
 def _check_complete(wanted: RunSettings, needs_schedule: bool) -> None:

@@ -27,11 +27,16 @@ from ..validation import check_batches
 from .candidates import CandidateSampler, ContrastOf, Settled
 from .plan import ResampleOptions, SamplingPlan, plan_resampling
 
-__all__ = ["APPROXIMATE", "UNRECORDED", "Resampled", "resample", "run_candidates"]
+__all__ = ["APPROXIMATE", "EDITED", "UNRECORDED", "Resampled", "resample", "run_candidates"]
 
 APPROXIMATE = (
     "no recorded run was replayed: the surroundings were kept only approximately while sampling; "
     "in the result they are the input, to the bit"
+)
+
+EDITED = (
+    "the latent is not the one that was recorded: it was repaired from what it is now, and what "
+    "is known of the recorded run was left out"
 )
 
 UNRECORDED = "the recording did not fit into its budget, so there was no further round"
@@ -78,6 +83,8 @@ def resample(
     plan = plan_resampling(model, samples, uncertainty, options.overrides)
     rule, labels = options.chosen_rule, region_labels(mask)
     result, found, rounds = samples, uncertainty, []
+    if plan.edited:
+        found = Uncertainty({}, settings=uncertainty.settings)
     turns = 1 if rule.one_round else options.rounds
     notes: list[str] = []
     for turn in range(turns):
@@ -87,7 +94,7 @@ def resample(
         found, plan = one.uncertainty, one.next_plan
         rounds.append(one.choice)
         if not one.sampler.replayed and not notes:
-            notes = [APPROXIMATE]
+            notes = [EDITED, APPROXIMATE] if plan.edited else [APPROXIMATE]
         if not one.choice.improved:
             break
         if options.mode.needs_posterior and plan.recording is None and turn + 1 < turns:

@@ -1,0 +1,319 @@
+"""Sampling by the user's own sampler, and its uncertainty as a passenger.
+
+The image is made by the stock sampler on the stock model, with a tap that only records. What costs
+extra evaluations happens after it, as a run of its own in which caches of the model start anew and
+no random number is taken from anybody. Only what is wrong beforehand is refused; what fails
+afterwards costs a signal, and a sentence says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import comfy.model_management
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...bayesdiff_core.methods import Follower
+from ...bayesdiff_core.sample import Observed, UncertaintyOptions, judge, observe
+from ...bayesdiff_core.signals import CONTRAST_LEVELS, Contrast
+from ...bayesdiff_core.uncertainty import SIGNALS, RunSettings, Uncertainty
+from .conditioning import align
+from .contrast import contrast_map, has_two_sides
+from .feature_tap import Tap, open_last_layer
+from .memory import in_parts, is_out_of_memory
+from .solver_run import HostSolver, SamplerCall
+
+__all__ = ["SAMPLERS", "UncertainRun", "preserved_generators", "sampler_from"]
+
+SAMPLERS: list[str] = comfy.samplers.KSampler.SAMPLERS
+
+T = TypeVar("T")
+
+
+class UncertainRun:
+    """One run of the user's sampler; `uncertainty` is there once it is over."""
+
+    uncertainty: Uncertainty
+
+    def __init__(self, sampler: Any, options: UncertaintyOptions, name: str | None = None) -> None:
+        if not isinstance(sampler, comfy.samplers.KSAMPLER):
+            raise ValueError(
+                f"The sampler {type(sampler).__name__} does not work step by step on a model, so "
+                "uncertainty cannot be carried through it. Use KSamplerSelect, for instance with "
+                "euler or dpmpp_2m."
+            )
+        self.sampler = sampler
+        self.options = options
+        self.name = name or function_name(sampler.sampler_function)
+        self._solver: HostSolver | None = None
+        self._observed: Observed | None = None
+        self._failures = Failures()
+
+    @property
+    def follows(self) -> bool:
+        """Whether nothing of ours takes part in the run itself."""
+        return self.options.posterior is None or isinstance(self.options.method, Follower)
+
+    def sample(
+        self, guider: Any, noise: Tensor, samples: Tensor, sigmas: Tensor, **arguments: Any
+    ) -> Tensor:
+        """The latents (B, C, *S) that the guider samples, to the bit.
+
+        Arguments:
+            guider: Any GUIDER.
+            noise: As `guider.sample` takes it, shape (B, C, *S).
+            samples: Likewise.
+            sigmas: Likewise, shape (steps + 1,).
+            arguments: The further ones of `guider.sample`.
+
+        Raises:
+            ValueError: Before the model runs, where the uncertainty asked for cannot be had.
+        """
+
+        def run(work: Callable[[SamplerCall], Tensor], **changes: Any) -> Tensor:
+            stage = _Stage(self.sampler, self.name, work)
+            return guider.sample(noise, samples, stage, sigmas.clone(), **{**arguments, **changes})
+
+        aside = {"callback": None, "disable_pbar": True}
+        if self.options.posterior is not None or "adaptive" in self.name:
+            with preserved_generators():
+                run(self._prepare, **aside)
+        result = run(self._main)
+        self.uncertainty = self._first_words(result, sigmas)
+        if self._observed is not None and self._has_more_to_say(guider):
+            with preserved_generators():
+                self._failures.attempt("the rest", lambda: run(self._afterwards, **aside))
+        sentences = tuple(dict.fromkeys(self._failures.sentences))
+        self.uncertainty.settings = replace(self.uncertainty.settings, failures=sentences)
+        return result
+
+    def _prepare(self, call: SamplerCall) -> Tensor:
+        """What may be refused, or needs the model, before the run."""
+        self._solver = HostSolver(call)
+        if self._solver.adaptive:
+            self._solver.rehearse()
+        self._open(call)
+        self.options.method.check(self._solver.trace, self.name)
+        return call.x
+
+    def _main(self, call: SamplerCall) -> Tensor:
+        """The run that makes the image."""
+        self._solver = solver = self._solver.on(call) if self._solver else HostSolver(call)
+        if solver.adaptive and not solver.rehearsed:
+            with preserved_generators():
+                solver.rehearse()
+        if not self.follows:
+            guider = call.model_k.inner_model
+            guider.conds = align(guider.conds, len(call.x))
+            in_parts(call.model_options, len(call.x))
+        solver.denoiser.tap = self._open(call)
+        self._run = solver.run()
+        self._observed = self._observe(solver)
+        # Some samplers write into their schedule: what the host leaves by is what they left.
+        self._last_sigma = call.sigmas[-1].clone()
+        self._format = type(call.model_k.inner_model.inner_model.latent_format).__name__
+        return self._observed.final
+
+    def _observe(self, solver: HostSolver) -> Observed:
+        """The run itself; where the method takes part and fails, the image without it."""
+        if self.follows:
+            return observe(self._run, self.options)
+        observed = self._failures.attempt(
+            "posterior", lambda: observe(self._run, self.options), passes_on_cancel=True
+        )
+        if observed is None:
+            self.options = replace(self.options, posterior=None)
+            self._run = solver.run()
+            observed = observe(self._run, self.options)
+        return observed
+
+    def _first_words(self, result: Tensor, sigmas: Tensor) -> Uncertainty:
+        """What is known as soon as the image is: where it stayed undecided."""
+        settings = RunSettings(
+            sampler_name=self.name,
+            sampler_options=dict(self.sampler.extra_options),
+            inpaint_options=dict(self.sampler.inpaint_options),
+        )
+        if self._observed is None:
+            # Without a step the host returns the latent as it came.
+            nothing = SIGNALS["trajectory"].of(torch.zeros_like(result[:, 0]))
+            settings = replace(settings, sigmas=tuple(sigmas.tolist()))
+            return Uncertainty({"trajectory": nothing}, settings=settings)
+        settings = replace(settings, latent_format=self._format)
+        plain = UncertaintyOptions(contrast=False, budget_mb=self.options.budget_mb)
+        return judge(
+            self._observed, self._run, plain, settings=settings, attempt=self._failures.attempt
+        )
+
+    def _has_more_to_say(self, guider: Any) -> bool:
+        if self.options.posterior is not None:
+            return True
+        return self.options.contrast and has_two_sides(guider.original_conds)
+
+    def _afterwards(self, call: SamplerCall) -> Tensor:
+        """All that costs extra evaluations, from what was recorded."""
+        guider, observed, attempt = (
+            call.model_k.inner_model,
+            self._observed,
+            self._failures.attempt,
+        )
+        guider.conds = align(guider.conds, len(call.x))
+        in_parts(call.model_options, len(call.x))
+        solver = self._solver.on(call)
+        model = guider.inner_model
+        run = solver.run()
+        run.draws = self._run.draws
+        if self.options.posterior is not None and self.follows:
+            solver.denoiser.tap = attempt("posterior", lambda: self._open(call))
+        bar = comfy.utils.ProgressBar(len(CONTRAST_LEVELS) + len(observed.records))
+        solver.denoiser.progress = bar.update
+
+        def contrast_of(final: Tensor) -> Contrast:
+            clean = model.model_sampling.inverse_noise_scaling(self._last_sigma, final)
+            seed = call.extra_args.get("seed") or 0
+            return contrast_map(
+                model, guider.conds, clean, call.model_options, seed, progress=bar.update
+            )
+
+        finished = has_two_sides(guider.conds) and solver.sigmas[-1] == 0
+        self.uncertainty = judge(
+            observed,
+            run,
+            self.options,
+            contrast_of=contrast_of if finished else None,
+            to_latent_units=lambda std: _latent_units(model, self._last_sigma, std),
+            settings=self.uncertainty.settings,
+            attempt=attempt,
+        )
+        return call.x
+
+    def _open(self, call: SamplerCall) -> Tap | None:
+        """A tap on the last layer for one run, where a posterior asks for it."""
+        if self.options.posterior is None:
+            return None
+        guider = call.model_k.inner_model
+        conds = align(guider.conds, len(call.x))
+        return open_last_layer(
+            guider.inner_model, conds, call.x, call.sigmas[0], call.model_options,
+            self.options.posterior,
+        )  # fmt: skip
+
+
+class Failures:
+    """Work for signals that may fail, and the sentences about what did."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self._cancelled = False
+
+    def attempt(
+        self, name: str, work: Callable[[], T], passes_on_cancel: bool = False
+    ) -> T | None:
+        """What the work gives; None, and a sentence, where it fails or was cancelled."""
+        if self._cancelled:
+            self.sentences.append(f"{name} was not computed: the run was cancelled")
+            return None
+        try:
+            return work()
+        except comfy.model_management.InterruptProcessingException:
+            if passes_on_cancel:
+                raise
+            self._cancelled = True
+            self.sentences.append(
+                f"{name} was not computed: the run was cancelled after the image was finished"
+            )
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            if is_out_of_memory(error):
+                reason = "the memory does not hold it, even in smaller calls"
+            self.sentences.append(f"{name} could not be computed: {reason}")
+        # Out of the handler, whose traceback holds the tensors of what failed.
+        comfy.model_management.soft_empty_cache()
+        return None
+
+
+class _Stage(comfy.samplers.KSAMPLER):
+    """The user's sampler as the host sets it up, with `work` in place of its function."""
+
+    def __init__(self, sampler: Any, name: str, work: Callable[[SamplerCall], Tensor]) -> None:
+        super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
+        self._function = sampler.sampler_function
+        self._name = name
+        self._work = work
+
+    def _run(
+        self,
+        model_k: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        disable: bool,
+        **options: Any,
+    ) -> Tensor:
+        return self._work(
+            SamplerCall(
+                function=self._function,
+                name=self._name,
+                model_k=model_k,
+                x=x,
+                sigmas=sigmas,
+                extra_args=extra_args,
+                callback=callback,
+                disable=disable,
+                options=options,
+            )
+        )
+
+
+@contextmanager
+def preserved_generators() -> Iterator[None]:
+    """Within the context torch's generators may be drawn from; at the end they are as before."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices):
+        yield
+
+
+def _latent_units(model: Any, last_sigma: Tensor, std: Tensor) -> Tensor:
+    """A std (B, C, *S) in the space the sampler sees, as std of the latent that the node returns.
+
+    Both ways out are affine and at most rearrange elements, so what they do to a std is what they
+    do to a difference.
+    """
+    zero = torch.zeros_like(std)
+    leave = model.model_sampling.inverse_noise_scaling
+    std = leave(last_sigma, std) - leave(last_sigma, zero)
+    return (model.process_latent_out(std) - model.process_latent_out(zero)).abs()
+
+
+def function_name(function: Any) -> str:
+    """The host's name of a sampler function, or its own."""
+    name = getattr(function, "__name__", type(function).__name__)
+    short = name.removeprefix("sample_").removesuffix("_function").replace("unipc", "uni_pc")
+    return short if short in SAMPLERS else name
+
+
+def sampler_from(settings: RunSettings) -> Any:
+    """The sampler of a recorded run.
+
+    Raises:
+        ValueError: If it is none that the host can make by name.
+    """
+    name = settings.sampler_name
+    if name not in SAMPLERS:
+        raise ValueError(
+            f"The image was sampled by '{name}', which this node cannot make again. Choose one of "
+            "the samplers in the list."
+        )
+    sampler = comfy.samplers.sampler_object(name)
+    return comfy.samplers.KSAMPLER(
+        sampler.sampler_function,
+        settings.sampler_options or sampler.extra_options,
+        settings.inpaint_options or sampler.inpaint_options,
+    )

@@ -1,0 +1,167 @@
+"""Uncertainty is a passenger: whatever it meets, the image is the one that KSampler makes."""
+
+import pytest
+import torch
+
+from tests.host.test_traces_left import fingerprint_of_the_host
+
+STEPS = 4
+
+
+@pytest.fixture
+def untouched(scene):
+    before = fingerprint_of_the_host(scene.model)
+    yield
+    assert fingerprint_of_the_host(scene.model) == before
+
+
+def disturb(monkeypatch, scene, from_call, act):
+    """Let `act` take the place of the network from its n-th call on; returns the calls."""
+    network = scene.model.model.diffusion_model.network
+    original, calls = network.forward, []
+
+    def forward(*args, **kwargs):
+        calls.append(1)
+        if len(calls) >= from_call:
+            return act(original(*args, **kwargs))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(network, "forward", forward)
+    return calls
+
+
+def raising(error):
+    def act(_output):
+        raise error
+
+    return act
+
+
+def interrupt(_output):
+    import comfy.model_management
+
+    comfy.model_management.interrupt_current_processing()
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+ACTS = {
+    "error": raising(RuntimeError("the network fails")),
+    "memory": raising(torch.cuda.OutOfMemoryError("out of memory")),
+    "nan": lambda output: output * float("nan"),
+    "cancel": interrupt,
+}
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("after", range(0, 12, 2))
+def test_a_failure_after_the_image_costs_a_signal_and_a_sentence(
+    scene, laplace, monkeypatch, act, after
+):
+    inputs = {"steps": STEPS, "preset": "custom", "probes": 3, "refreshes": 4}
+    stock = scene.ksampler(steps=STEPS)
+    scene.uncertain(**inputs, laplace=laplace)
+    with monkeypatch.context() as patch:
+        calls = disturb(patch, scene, STEPS + 1 + after, ACTS[act])
+        call = scene.host.call("UncertainKSampler", **scene.inputs(**inputs), laplace=laplace)
+    latent, uncertainty, scores, report = call.outputs
+    assert torch.equal(latent["samples"], stock)
+    assert len(scores) == len(stock)
+    assert uncertainty.recording is not None
+    failed = len(calls) >= STEPS + 1 + after
+    assert bool(uncertainty.settings.failures) == failed
+    assert all(sentence in report for sentence in uncertainty.settings.failures)
+    assert all(torch.isfinite(s.map).all() for s in uncertainty.signals.values())
+    if failed:
+        assert not {"contrast", "posterior"} <= set(uncertainty.signals)
+    if after >= 6:
+        assert "contrast" in uncertainty.signals
+
+
+def noisy(output):
+    return output + 1e-3 * torch.randn_like(output)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("method", ["tangent", "ensemble"])
+@pytest.mark.parametrize("sampler_name", ["euler", "dpmpp_2m_sde", "dpm_adaptive", "heun"])
+def test_a_model_that_draws_from_the_global_generator(
+    scene, laplace, monkeypatch, method, sampler_name
+):
+    inputs = {"sampler_name": sampler_name, "steps": STEPS}
+    disturb(monkeypatch, scene, 1, noisy)
+    torch.manual_seed(3)
+    stock, state = scene.ksampler(**inputs), torch.get_rng_state()
+    torch.manual_seed(3)
+    ours, uncertainty = scene.uncertain(**inputs, laplace=laplace, method=method, members=3)
+    assert torch.equal(ours, stock)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.isfinite(uncertainty.latent_std).all()
+
+
+def with_step_cache(model, every):
+    """The model with a cache that answers every n-th call with its last residual, by run."""
+    import comfy.patcher_extension
+
+    wrappers = comfy.patcher_extension.WrappersMP
+    cached = model.clone()
+    state = {}
+
+    def outer(executor, *args, **kwargs):
+        state.clear()
+        return executor(*args, **kwargs)
+
+    def apply(executor, x, t, *args, **kwargs):
+        state["calls"] = state.get("calls", 0) + 1
+        last = state.get("residual")
+        if state["calls"] % every == 0 and last is not None and last.shape == x.shape:
+            return x + last
+        output = executor(x, t, *args, **kwargs)
+        state["residual"] = output - x
+        return output
+
+    cached.add_wrapper_with_key(wrappers.OUTER_SAMPLE, "cache", outer)
+    cached.add_wrapper_with_key(wrappers.APPLY_MODEL, "cache", apply)
+    return cached
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("sampler_name", ["euler", "dpmpp_2m", "heun"])
+def test_a_step_cache_that_starts_anew_with_every_run(scene, laplace, sampler_name, every):
+    cached = with_step_cache(scene.model, every)
+    inputs = {"model": cached, "sampler_name": sampler_name, "steps": 8}
+    stock = scene.ksampler(**inputs)
+    assert not torch.equal(stock, scene.ksampler(**{**inputs, "model": scene.model}))
+    ours, uncertainty = scene.uncertain(**inputs, laplace=laplace)
+    assert torch.equal(ours, stock)
+    assert "trajectory" in uncertainty.signals
+
+
+@pytest.mark.usefixtures("untouched")
+def test_guidance_with_momentum_is_followed_from_where_it_was(scene, laplace):
+    (model,) = scene.host.call(
+        "APG", model=scene.model, eta=0.7, norm_threshold=3.0, momentum=-0.3
+    ).outputs
+    inputs = {"model": model, "steps": 6, "cfg": 3.0}
+    stock = scene.ksampler(**inputs)
+    ours, uncertainty = scene.uncertain(**inputs, laplace=laplace)
+    assert torch.equal(ours, stock)
+    assert torch.isfinite(uncertainty.latent_std).all() and uncertainty.latent_std.max() > 0
+
+
+def test_sigmas_without_a_step_give_what_the_host_gives(scene):
+    call = scene.host.call
+    (noise,) = call("RandomNoise", noise_seed=0).outputs
+    (guider,) = call("BasicGuider", model=scene.model, conditioning=scene.positive).outputs
+    (sampler,) = call("KSamplerSelect", sampler_name="euler").outputs
+    for sigmas in (torch.tensor([0.8]), torch.tensor([])):
+        inputs = {
+            "noise": noise, "guider": guider, "sampler": sampler, "sigmas": sigmas,
+            "latent_image": {"samples": scene.latent["samples"] + 0.3},
+        }  # fmt: skip
+        stock, _ = call("SamplerCustomAdvanced", **inputs).outputs
+        ours, _, uncertainty, _, report = call("BayesDiffUncertainSamplerCustom", **inputs).outputs
+        assert torch.equal(ours["samples"], stock["samples"])
+        assert not uncertainty.signal("trajectory").map.any()
+        assert "trajectory is zero" in report
