@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
@@ -43,7 +45,9 @@ def show_failures(uncertainty: Uncertainty) -> None:
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
     failures = uncertainty.settings.failures
     if failures and context is not None and server is not None:
-        server.send_progress_text("\n".join(failures), context.node_id)
+        # The report says the same: a page that cannot be reached costs nothing.
+        with suppress(Exception):
+            server.send_progress_text("\n".join(failures), context.node_id)
 
 
 def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
