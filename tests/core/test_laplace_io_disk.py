@@ -45,14 +45,18 @@ def forked(*arguments):
 
 task, path = sys.argv[1], Path(sys.argv[2])
 if task == "together":
-    children = [forked(number, path, 2.5) for number in range(1, 9)]
+    children = [forked(number, path, 2) for number in range(1, 9)]
     sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
-chance = random.Random(0)
+chance, left, flush = random.Random(0), set(), os.fsync
+os.fsync = lambda file: (time.sleep(0.01), flush(file))  # also where the disk is quick
 for number in range(1, 16):
     child = forked(number, path, 60)
-    time.sleep(0.05 + 0.1 * chance.random())
+    while not set(path.parent.glob(".*")) - left:  # it has begun
+        time.sleep(0.001)
+    time.sleep(0.05 * chance.random())
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    left = set(path.parent.glob(".*"))
     print(number, flush=True)
     sys.stdin.readline()
 """
