@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .map_checks import check_labels, check_shape
 from .tiling import tile
 
 __all__ = ["Recorder", "Recording", "splice", "take_pixels"]
@@ -35,6 +36,8 @@ class Recording:
         """(step, evaluation) at which the last fraction `denoise` of the schedule begins."""
         if not 0 < denoise <= 1:
             raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
+        check_shape(self.sigmas, "The noise levels of a recording", "E")
+        check_shape(self.schedule, "The schedule of a recording", "steps + 1")
         step = min(round((1 - denoise) * self.steps), self.steps - 1)
         distance = (self.sigmas - self.schedule[step]).abs()
         nearest = distance <= distance.min() * (1 + 1e-6)
@@ -64,7 +67,23 @@ def splice(
 
     Returns:
         Of M * B samples, tile-major, over E evaluations.
+
+    Raises:
+        ValueError: If the shapes do not fit.
     """
+    _check_candidates(after.final, before.final, takes)
+    check_shape(mask, "The mask", len(before.final), 1, *before.final.shape[2:])
+    for name, old, new in (
+        ("states", before.states, after.states),
+        ("predictions", before.denoised, after.denoised),
+    ):
+        check_shape(old, f"The recorded {name}", "E", *before.final.shape)
+        check_shape(new, f"The candidates' {name}", len(after.states), *after.final.shape)
+    if not 0 < len(after.states) <= len(before.states):
+        raise ValueError(
+            f"The candidates have {len(after.states)} evaluations but the run they are to be a "
+            f"part of {len(before.states)}; pass the recording that they were sampled from."
+        )
     copies = len(after.final) // len(before.final)
     first = len(before.states) - len(after.states)
     inside = tile(mask.cpu(), copies)
@@ -91,9 +110,30 @@ def take_pixels(candidates: Tensor, original: Tensor, takes: Sequence[Tensor]) -
 
     Elsewhere, where it is -1, those of `original` (B, *K, *S), with any number of axes K between
     batch and space. Returns (M * B, *K, *S) for M takes.
+
+    Raises ValueError where shapes do not fit, or a take names a candidate that is not there.
     """
+    _check_candidates(candidates, original, takes)
     stack = candidates.to(original).unflatten(0, (-1, len(original)))
     return torch.cat([_taken(stack, original, take.to(original.device)) for take in takes])
+
+
+def _check_candidates(candidates: Tensor, original: Tensor, takes: Sequence[Tensor]) -> None:
+    check_shape(original, "The original", "B", "*S")
+    check_shape(candidates, "The candidates", "N * B", *original.shape[1:])
+    copies = max(len(candidates) // len(original), 1)
+    check_shape(candidates, "The candidates", copies * len(original), *original.shape[1:])
+    if not takes:
+        raise ValueError("No take says which candidates to use; pass at least one.")
+    for take in takes:
+        check_shape(take, "A take", "B", "*S")
+        space = original.shape[max(original.ndim - take.ndim + 1, 1) :]
+        check_labels(take, "A take", len(original), *space)
+        if int(take.max()) >= copies:
+            raise ValueError(
+                f"A take names candidate {int(take.max())}, but there are {copies}, counted from "
+                "0; pass the candidates it was chosen among."
+            )
 
 
 def _taken(stack: Tensor, original: Tensor, take: Tensor) -> Tensor:

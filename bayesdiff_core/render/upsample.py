@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..map_checks import check_images, check_maps
+from ..map_checks import check_maps, check_number, check_whole, displayable
 
 __all__ = ["guided_upsample", "upsample"]
 
@@ -38,8 +38,10 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: If the maps are not finite or not (B, h, w), or the size is not positive.
     """
     check_maps(maps)
-    if min(size) < 1:
+    if len(size) != 2 or not min(size) >= 1:
         raise ValueError(f"A map cannot be resized to {size}; both sides need at least one pixel.")
+    for side in size:
+        check_whole(side, "The side of a picture", 1)
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps.float()
     return _within_neighbourhood(_resize(maps.float()[:, None], size)[:, 0], maps)
@@ -65,10 +67,13 @@ def guided_upsample(
         has the resolution of the image already is returned as it is.
 
     Raises:
-        ValueError: If shapes do not fit, or the maps are not finite.
+        ValueError: If shapes do not fit, the maps are not finite, or radius or smoothness are out
+            of range.
     """
     check_maps(maps)
-    check_images(images)
+    guides = displayable(images).movedim(-1, 1)
+    check_whole(radius, "The radius of the window")
+    check_number(smoothness, "The smoothness", 1e-9)
     if images.shape[0] not in (1, maps.shape[0]):
         raise ValueError(
             f"There are {maps.shape[0]} uncertainty maps but {images.shape[0]} images; "
@@ -77,7 +82,6 @@ def guided_upsample(
     size = (images.shape[1], images.shape[2])
     if tuple(maps.shape[-2:]) == size:
         return maps.float()
-    guides = images.float().movedim(-1, 1)
     small = _resize(guides, (maps.shape[1], maps.shape[2]))
     fits = [
         _linear_fit(map_.double().numpy(), guide.double().numpy(), radius, smoothness)

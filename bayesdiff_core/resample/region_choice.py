@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..map_checks import check_shape
 from ..recording import Recording, splice, take_pixels
 from ..signals import Contrast, artifact
 from ..uncertainty import SIGNALS, RunSettings, Signal, Uncertainty
@@ -71,12 +72,16 @@ def choose_regions(
             all copies; None where there is no prompt to compare with. Called where it is needed.
 
     Raises:
-        ValueError: If nothing is known that the rule compares by.
+        ValueError: If nothing is known that the rule compares by, or a shape does not fit.
     """
+    image = found.original.shape
+    check_shape(mask, "The mask", image[0], 1, *image[2:])
+    check_shape(labels, "The labels of regions", image[0], *image[2:])
     signal = _known(rule.signals, found, contrast_of is not None)
     contrast = None
     if contrast_of is not None and signal in ("contrast", "artifact"):
         contrast = contrast_of(torch.cat([found.latents, found.original.to(found.latents)]))
+        check_shape(contrast.map, "The contrast", image[0] * (found.copies + 1), *image[2:])
     maps = candidate_maps(found, contrast)[signal]
     scores = region_scores(maps, mask, labels.to(maps.device)).cpu()
     picked = rule.pick(scores, keep)
