@@ -151,7 +151,7 @@ def displayable(images: Tensor, name: str = "The image") -> Tensor:
         ValueError: If the shape is another.
     """
     check_images(images, name)
-    return images.float().nan_to_num(nan=0.0).clamp(0.0, 1.0)
+    return images.detach().float().nan_to_num(nan=0.0).clamp(0.0, 1.0)
 
 
 def check_labels(labels: Tensor, name: str, *shape: int | str) -> None:
@@ -220,9 +220,10 @@ def as_float(tensor: Tensor) -> Tensor:
         tensor: Of any real type.
 
     Returns:
-        Itself where it is so already, else in float32.
+        Its values in the precision it has, else in float32; without a gradient.
     """
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    values = tensor.detach()
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def percentiles(maps: Tensor, levels: Sequence[float], shared: bool = False) -> Tensor:
@@ -243,7 +244,7 @@ def percentiles(maps: Tensor, levels: Sequence[float], shared: bool = False) -> 
     if not all(0.0 <= level <= 100.0 for level in levels):
         raise ValueError(f"Percentiles lie between 0 and 100, but {list(levels)} were given.")
     # torch.quantile refuses more than 2^24 values, which four images of 2048 pixels have.
-    values = as_float(maps).detach().cpu().numpy().reshape(1 if shared else maps.shape[0], -1)
+    values = as_float(maps).cpu().numpy().reshape(1 if shared else maps.shape[0], -1)
     found = np.percentile(values, list(levels), axis=1).T.astype(np.float32)
     return torch.from_numpy(found.copy()).expand(maps.shape[0], -1).contiguous()
 

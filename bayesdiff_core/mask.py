@@ -131,7 +131,7 @@ def minimum_area(masks: Tensor, pixels: int) -> Tensor:
     """
     check_number(pixels, "The smallest area of a region")
     found = regions(masks)
-    result = masks.float().clamp(0.0, 1.0)
+    result = masks.detach().float().clamp(0.0, 1.0)
     for mask, labels, boxes in zip(result, found.labels, found.boxes, strict=True):
         kept = sum(box.area >= pixels for box in boxes)
         mask[labels > kept] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal
 
 import torch
@@ -96,9 +97,9 @@ def keep_count(order: Tensor, count: int) -> Tensor:
         ValueError: If `count` is no whole number from one.
     """
     check_shape(order, "The order", "B?")
-    if not count >= 1:
+    check_whole(count, "The number of images to keep", -sys.maxsize)
+    if count < 1:
         raise ValueError(f"At least one image must be kept, but {count} were asked for.")
-    check_whole(count, "The number of images to keep", 1)
     return order[:count]
 
 

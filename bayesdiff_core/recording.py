@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .map_checks import check_labels, check_shape
+from .map_checks import as_float, check_labels, check_shape, check_whole
 from .tiling import tile
 
 __all__ = ["Recorder", "Recording", "splice", "take_pixels"]
@@ -28,6 +28,13 @@ class Recording:
     schedule: Tensor
     final: Tensor
 
+    def __post_init__(self) -> None:
+        check_shape(self.final, "The final state of a recording", "B?", "C", "*S")
+        check_shape(self.states, "The recorded states", "E", *self.final.shape)
+        check_shape(self.denoised, "The recorded predictions", *self.states.shape)
+        check_shape(self.sigmas, "The recorded noise levels", len(self.states))
+        check_shape(self.schedule, "The recorded schedule", "steps + 1")
+
     @property
     def steps(self) -> int:
         return len(self.schedule) - 1
@@ -36,8 +43,6 @@ class Recording:
         """(step, evaluation) at which the last fraction `denoise` of the schedule begins."""
         if not 0 < denoise <= 1:
             raise ValueError(f"denoise must lie in (0, 1], got {denoise}.")
-        check_shape(self.sigmas, "The noise levels of a recording", "E")
-        check_shape(self.schedule, "The schedule of a recording", "steps + 1")
         step = min(round((1 - denoise) * self.steps), self.steps - 1)
         distance = (self.sigmas - self.schedule[step]).abs()
         nearest = distance <= distance.min() * (1 + 1e-6)
@@ -73,20 +78,14 @@ def splice(
     """
     _check_candidates(after.final, before.final, takes)
     check_shape(mask, "The mask", len(before.final), 1, *before.final.shape[2:])
-    for name, old, new in (
-        ("states", before.states, after.states),
-        ("predictions", before.denoised, after.denoised),
-    ):
-        check_shape(old, f"The recorded {name}", "E", *before.final.shape)
-        check_shape(new, f"The candidates' {name}", len(after.states), *after.final.shape)
-    if not 0 < len(after.states) <= len(before.states):
+    if len(after.states) > len(before.states):
         raise ValueError(
             f"The candidates have {len(after.states)} evaluations but the run they are to be a "
             f"part of {len(before.states)}; pass the recording that they were sampled from."
         )
     copies = len(after.final) // len(before.final)
     first = len(before.states) - len(after.states)
-    inside = tile(mask.cpu(), copies)
+    inside = tile(as_float(mask).cpu(), copies)
 
     def joined(old: Tensor, new: Tensor) -> Tensor:
         steps = []
@@ -156,6 +155,9 @@ class Recorder:
     _states: list[Tensor] = field(default_factory=list)
     _denoised: list[Tensor] = field(default_factory=list)
     _sigmas: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_whole(self.evaluations, "The number of evaluations")
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
         self._sigmas.append(float(sigma))

@@ -130,6 +130,8 @@ def contrast(
     check_shape(latent, "The latent", "B", "C", "*S")
     check_whole(copies, "The number of copies", 1)
     check_shape(latent, "The latent", len(latent) // copies * copies, *latent.shape[1:])
+    if not latent.is_floating_point():
+        raise ValueError(f"The latent must hold fractions, not {latent.dtype}; use .float().")
     check_whole(radius, "The radius of the window")
     if not levels:
         raise ValueError("The contrast needs at least one noise level, and none was given.")
@@ -150,7 +152,7 @@ def contrast(
 
 def _error(denoised: Tensor, latent: Tensor) -> Tensor:
     check_shape(denoised, "The prediction", *latent.shape)
-    return (denoised - latent).float().square()
+    return (denoised.to(latent) - latent).float().square()
 
 
 def artifact(contrast: Contrast, trajectory: Tensor) -> Tensor:

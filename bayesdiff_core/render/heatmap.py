@@ -117,7 +117,8 @@ def normalize(maps: Tensor, limits: Tensor) -> Tensor:
             f"the shape {tuple(limits.shape)}; take them from scale_limits."
         )
     check_finite(limits, "The limits")
-    low, high = limits.float().unsqueeze(-1).unsqueeze(-1).unbind(dim=1)
+    limits = limits.float()
+    low, high = limits.unsqueeze(-1).unsqueeze(-1).unbind(dim=1)
     flat = _is_flat(limits)[:, None, None]
     unit = (maps.float() - low) / torch.where(flat, torch.ones_like(high), high - low)
     return torch.where(flat, torch.zeros_like(unit), unit.clamp(0.0, 1.0))

@@ -53,7 +53,9 @@ def plot_steps(totals: Tensor, unit: str = "", width: int = 512, height: int = 2
     Raises:
         ValueError: If no step has a finite value for every image, or the picture is too small.
     """
-    check_shape(totals, "The totals", *("K",) if totals.ndim == 1 else ("B", "K"))
+    check_shape(totals, "The totals", "*S")
+    if totals.ndim > 1:
+        check_shape(totals, "The totals", "B", "K")
     curves = np.atleast_2d(totals.detach().double().cpu().numpy())
     known = (np.abs(curves) <= LARGEST).all(axis=0)
     if not known.any():
@@ -113,7 +115,7 @@ def plot_histogram(
     plot = _Plot((height, width), (low, high), (0.0, 1.06 * float(shares.max())))
     scale = scale_limits(maps, "batch")[:1] if limits is None else limits.reshape(1, 2)
     middles = torch.from_numpy((edges[1:] + edges[:-1]) / 2).float()
-    plot.bars(edges, shares, colorize(middles[None, None], scale, colormap)[0, 0].numpy())
+    plot.bars(edges, shares, colorize(middles[None, None], scale, colormap)[0, 0].detach().numpy())
     return plot.finish("Pixels", "%", unit or "uncertainty")
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..map_checks import check_maps, check_number, check_whole, displayable
+from ..map_checks import as_float, check_maps, check_number, check_whole, displayable
 
 __all__ = ["guided_upsample", "upsample"]
 
@@ -38,10 +38,9 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: If the maps are not finite or not (B, h, w), or the size is not positive.
     """
     check_maps(maps)
-    if len(size) != 2 or not min(size) >= 1:
+    whole = all(isinstance(side, (int, np.integer)) for side in size)
+    if len(size) != 2 or not whole or min(size) < 1:
         raise ValueError(f"A map cannot be resized to {size}; both sides need at least one pixel.")
-    for side in size:
-        check_whole(side, "The side of a picture", 1)
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps.float()
     return _within_neighbourhood(_resize(maps.float()[:, None], size)[:, 0], maps)
@@ -84,7 +83,7 @@ def guided_upsample(
         return maps.float()
     small = _resize(guides, (maps.shape[1], maps.shape[2]))
     fits = [
-        _linear_fit(map_.double().numpy(), guide.double().numpy(), radius, smoothness)
+        _linear_fit(as_float(map_).double().numpy(), guide.double().numpy(), radius, smoothness)
         for map_, guide in zip(maps, small.expand(maps.shape[0], -1, -1, -1), strict=True)
     ]
     coefficients = _resize(torch.from_numpy(np.stack(fits)), size)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..map_checks import check_maps, check_shape, check_whole, percentiles
+from ..map_checks import as_float, check_maps, check_shape, check_whole, percentiles
 from ..ranking import pool
 from ..recording import Recording
 from ..step_maps import STEP_UNIT, step_map
@@ -185,7 +185,7 @@ def _layer(
 
 
 def _quantize(maps: Tensor) -> tuple[NDArray[np.uint16], list[float], list[float]]:
-    values = maps.double().numpy()
+    values = as_float(maps).double().numpy()
     low, high = values.min(axis=(1, 2)), values.max(axis=(1, 2))
     step = np.where(high > low, (high - low) / _CODES, 1.0)
     codes = np.rint((values - low[:, None, None]) / step[:, None, None])
@@ -196,7 +196,7 @@ def _histogram(map_: Tensor, edges: Sequence[float], bins: int) -> NDArray[np.ui
     """Pixels in each bin; the last one counts what lies above."""
     low, high = edges
     high = high if high > low else low + max(1.0, 1e-6 * abs(low))
-    values = map_.double().numpy().clip(low, high)
+    values = as_float(map_).double().numpy().clip(low, high)
     return np.histogram(values, bins=bins, range=(low, high))[0].astype("<u4")
 
 

@@ -74,6 +74,7 @@ def choose_regions(
     Raises:
         ValueError: If nothing is known that the rule compares by, or a shape does not fit.
     """
+    _check_found(found)
     image = found.original.shape
     check_shape(mask, "The mask", image[0], 1, *image[2:])
     check_shape(labels, "The labels of regions", image[0], *image[2:])
@@ -87,6 +88,16 @@ def choose_regions(
     picked = rule.pick(scores, keep)
     takes = rule.takes(picked, labels, found.copies, keep)
     return Choice(signal, contrast, labels, scores, picked, takes)
+
+
+def _check_found(found: Candidates) -> None:
+    check_shape(found.original, "The original", "B", "C", "*S")
+    batch, *rest = found.original.shape
+    check_shape(found.latents, "The candidates", "N * B", *rest)
+    check_shape(found.latents, "The candidates", max(found.copies, 1) * batch, *rest)
+    check_shape(found.trajectory, "Their trajectory", len(found.latents), *rest[1:])
+    if found.original_trajectory is not None:
+        check_shape(found.original_trajectory, "The original's trajectory", batch, *rest[1:])
 
 
 def composed_latents(found: Candidates, choice: Choice) -> Tensor:
