@@ -12,15 +12,19 @@ et al. 2024, section 3.1, who use its diagonal and 100 weight draws instead).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .precision import STRUCTURES, Structure, structured
+from .precision import STRUCTURES, Structure, check_precision, structured
 
 __all__ = ["Evidence", "GaussNewton", "LaplacePosterior"]
+
+PRIOR_PRECISIONS = (1e-6, 1e12)
+"""The range in which the prior precision is chosen."""
 
 
 @dataclass
@@ -205,9 +209,10 @@ class Evidence:
         if self.squared_norm == 0:
             return 1.0
         lam = 1.0
+        lowest, highest = PRIOR_PRECISIONS
         for _ in range(200):
             effective = self.rows * (self.eigenvalues / (self.eigenvalues + lam)).sum().item()
-            updated = min(max(effective / self.squared_norm, 1e-6), 1e12)
+            updated = min(max(effective / self.squared_norm, lowest), highest)
             if abs(updated - lam) < 1e-9 * lam:
                 break
             lam = updated
@@ -248,6 +253,32 @@ class LaplacePosterior:
     def features(self) -> int:
         """Number D of features, the bias included."""
         return self.precision.shape[0]
+
+    def check(self) -> None:
+        """Refuses a posterior that no fit gives, field by field.
+
+        Raises:
+            ValueError: If a field has another type or lies outside of any range that makes sense,
+                or the precision is none, see `check_precision`.
+        """
+        lowest, highest = PRIOR_PRECISIONS
+        _check_number("prior precision", self.prior_precision, lowest / 1e3, highest * 1e3)
+        _check_number("noise variance", self.noise_variance, 1e-15, 1e15)
+        _check_number("number of rows", self.rows, 1, 2**31, int)
+        _check_number("number of positions", self.positions, 1, 2**63, int)
+        if not (isinstance(self.log_evidence, float) and math.isnan(self.log_evidence)):
+            _check_number("log evidence", self.log_evidence, -1e300, 1e300)
+        if not isinstance(self.fingerprint, str) or len(self.fingerprint) > 1000:
+            raise ValueError("The fingerprint is no short text.")
+        if not self.fingerprint.isprintable():
+            raise ValueError("The fingerprint has characters that no name of a layer has.")
+        check_precision(self.precision)
+        layer = re.search(r":(\d{1,9})x(\d{1,9}):", self.fingerprint)
+        if layer and (int(layer[1]), int(layer[2])) != (self.rows, self.features):
+            raise ValueError(
+                f"It is of {self.rows} outputs of {self.features} features, but its layer has "
+                f"{layer[1]} outputs of {layer[2]} features."
+            )
 
     def factor(self, device: torch.device | str) -> Tensor:
         """L with Sigma = L L^T, float32, computed once for each device.
@@ -307,3 +338,13 @@ class LaplacePosterior:
         shape = (count, self.rows, self.features)
         white = torch.randn(shape, generator=generator, device=generator.device)
         return structured(self.precision).color(white, self.factor(generator.device))
+
+
+def _check_number(
+    name: str, value: object, lowest: float, highest: float, kind: type = float
+) -> None:
+    """Refuses what is no number of that kind in that range; an int may stand for a float."""
+    if not isinstance(value, int if kind is int else (int, float)) or isinstance(value, bool):
+        raise ValueError(f"The {name} is no {'whole ' if kind is int else ''}number.")
+    if not lowest <= value <= highest:
+        raise ValueError(f"The {name} does not lie between {lowest:g} and {highest:g}.")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .map_checks import check_maps, percentiles
+from .map_checks import check_finite, check_maps, check_number, check_shape, percentiles
 
 __all__ = [
     "Box",
@@ -70,9 +70,11 @@ def above(maps: Tensor, thresholds: Tensor) -> Tensor:
         0 or 1, float32, shape (B, H, W).
 
     Raises:
-        ValueError: If the maps are not finite.
+        ValueError: If the maps are not finite, or there is no threshold for each.
     """
     check_maps(maps)
+    check_shape(thresholds, "The thresholds", len(maps))
+    check_finite(thresholds, "The thresholds")
     return (maps.float() > thresholds[:, None, None]).float()
 
 
@@ -102,11 +104,16 @@ def grow(masks: Tensor, pixels: float) -> Tensor:
 
     Returns:
         In [0, 1], shape (B, H, W): at least `masks` when growing, at most when shrinking.
+
+    Raises:
+        ValueError: If the masks are not finite, or the distance is not.
     """
     check_maps(masks, "The mask")
+    check_number(pixels, "The distance by which a mask grows")
+    bare = masks.float().clamp(0.0, 1.0)
     if pixels >= 0:
-        return torch.maximum(masks.float(), (_distance_to(masks >= _INSIDE) <= pixels).float())
-    return torch.minimum(masks.float(), (_distance_to(masks < _INSIDE) > -pixels).float())
+        return torch.maximum(bare, (_distance_to(masks >= _INSIDE) <= pixels).float())
+    return torch.minimum(bare, (_distance_to(masks < _INSIDE) > -pixels).float())
 
 
 def minimum_area(masks: Tensor, pixels: int) -> Tensor:
@@ -118,9 +125,13 @@ def minimum_area(masks: Tensor, pixels: int) -> Tensor:
 
     Returns:
         In [0, 1], shape (B, H, W).
+
+    Raises:
+        ValueError: If the masks are not finite, or the number is not.
     """
+    check_number(pixels, "The smallest area of a region")
     found = regions(masks)
-    result = masks.float().clone()
+    result = masks.detach().float().clamp(0.0, 1.0)
     for mask, labels, boxes in zip(result, found.labels, found.boxes, strict=True):
         kept = sum(box.area >= pixels for box in boxes)
         mask[labels > kept] = 0.0
@@ -141,10 +152,10 @@ def feather(masks: Tensor, pixels: float) -> Tensor:
         In [0, 1], float32, shape (B, H, W).
 
     Raises:
-        ValueError: If the distance is negative.
+        ValueError: If the masks are not finite, or the distance is negative or not finite.
     """
     check_maps(masks, "The mask")
-    if pixels < 0:
+    if not 0 <= pixels < np.inf:
         raise ValueError(f"A mask is feathered by 0 pixels or more, not by {pixels}.")
     distance = _distance_to(masks >= _INSIDE)
     if pixels == 0:
@@ -163,6 +174,9 @@ def regions(masks: Tensor) -> Regions:
 
     Returns:
         Boxes, the largest region first, and the label image.
+
+    Raises:
+        ValueError: If the masks are not finite.
     """
     check_maps(masks, "The mask")
     found = [_components((mask >= _INSIDE).numpy().astype(np.uint8)) for mask in masks]

@@ -10,6 +10,7 @@ from which variances (L^T phi) and weight draws (L u) follow. `FullPrecision` ke
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -23,6 +24,7 @@ __all__ = [
     "FullPrecision",
     "Precision",
     "Structure",
+    "check_precision",
     "choose_structure",
     "structured",
 ]
@@ -146,3 +148,47 @@ def structured(values: Tensor) -> Precision:
 def choose_structure(features: int) -> Structure:
     """`full` while the (D, D) matrix stays small, `diag` above `FULL_LIMIT` features."""
     return "full" if features <= FULL_LIMIT else "diag"
+
+
+def check_precision(values: Tensor) -> None:
+    """Refuses numbers that are no precision matrix of a fit.
+
+    Of a positive semi-definite matrix it looks at what costs D^2: no principal minor of one or two
+    rows is negative, within the rounding of float32 sums.
+
+    Arguments:
+        values: A, shape (D, D), or its diagonal, shape (D,).
+
+    Raises:
+        ValueError: Unless they are float32, finite, of such a shape, symmetric, with a diagonal
+            that is not negative and not all zero, and correlations of at most one.
+    """
+    if values.dtype != torch.float32:
+        raise ValueError(f"The precision is in {values.dtype}, not in float32.")
+    shape = tuple(values.shape)
+    if len(shape) not in (1, 2) or shape[0] != shape[-1] or not shape[0]:
+        raise ValueError(f"The precision has the shape {shape}, not (D,) or (D, D).")
+    if not all(math.isfinite(limit) for limit in values.aminmax()):
+        raise ValueError("The precision has NaN or Inf in it.")
+    diagonal = values if values.ndim == 1 else values.diagonal()
+    if diagonal.min() < 0 or diagonal.max() <= 0:
+        raise ValueError("The precision is not positive.")
+    if values.ndim == 2:
+        _check_correlations(values)
+
+
+def _check_correlations(values: Tensor) -> None:
+    """Whether |A_ij| <= sqrt(A_ii A_jj) and A_ij = A_ji, some rows (512, D) at a time.
+
+    Sums of products in float32 keep both to about 1e-6; a product of tiny features may be rounded
+    to zero on the diagonal alone, which is harmless beside the largest number there.
+    """
+    root = values.diagonal().sqrt()
+    slack = 1e-6 * root.max().square()
+    for start in range(0, len(values), 512):
+        rows = slice(start, start + 512)
+        bound = root[rows, None] * root
+        if ((values[rows] - values[:, rows].T).abs() > 1e-3 * bound + slack).any():
+            raise ValueError("The precision is not symmetric.")
+        if (values[rows].abs() > 1.001 * bound + slack).any():
+            raise ValueError("The precision is not positive.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .map_checks import check_maps
+from .map_checks import check_maps, check_shape, check_whole
 
 __all__ = ["Direction", "Pooling", "keep_count", "keep_percent", "pool", "rank"]
 
@@ -36,7 +37,7 @@ def pool(maps: Tensor, pooling: Pooling = "top10", masks: Tensor | None = None) 
     Raises:
         ValueError: If the maps are not finite, or the masks have another shape.
     """
-    check_maps(maps)
+    check_maps(maps, largest=math.inf)
     values = maps.double().flatten(1)
     weights = torch.ones_like(values)
     if masks is not None:
@@ -68,11 +69,12 @@ def rank(scores: Tensor, direction: Direction = "ascending") -> Tensor:
     Raises:
         ValueError: If the scores are not one number an image, or the direction is unknown.
     """
-    if scores.ndim != 1:
+    if isinstance(scores, Tensor) and scores.ndim != 1:
         raise ValueError(
             f"Ranking needs one score an image, but the scores have the shape "
             f"{tuple(scores.shape)}; pool the maps first."
         )
+    check_shape(scores, "The scores", "B?")
     if direction not in ("ascending", "descending"):
         raise ValueError(f"Scores are ranked ascending or descending, not {direction!r}.")
     keys = scores.double() if direction == "ascending" else -scores.double()
@@ -92,8 +94,10 @@ def keep_count(order: Tensor, count: int) -> Tensor:
         Shape (min(count, B),).
 
     Raises:
-        ValueError: If `count` is less than one.
+        ValueError: If `count` is no whole number from one.
     """
+    check_shape(order, "The order", "B?")
+    check_whole(count, "The number of images to keep", -sys.maxsize)
     if count < 1:
         raise ValueError(f"At least one image must be kept, but {count} were asked for.")
     return order[:count]
@@ -112,6 +116,7 @@ def keep_percent(order: Tensor, percent: float) -> Tensor:
     Raises:
         ValueError: If `percent` is not in (0, 100].
     """
+    check_shape(order, "The order", "B?")
     if not 0.0 < percent <= 100.0:
         raise ValueError(f"The share to keep lies above 0 and up to 100 percent, not {percent}.")
     # 16.1 percent of 1000 is 161, though the product in floating point is a little more.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .map_checks import as_float, check_labels, check_shape, check_whole
 from .tiling import tile
 
 __all__ = ["Recorder", "Recording", "last_part", "splice", "take_pixels"]
@@ -26,6 +27,13 @@ class Recording:
     sigmas: Tensor
     schedule: Tensor
     final: Tensor
+
+    def __post_init__(self) -> None:
+        check_shape(self.final, "The final state of a recording", "B?", "C", "*S")
+        check_shape(self.states, "The recorded states", "E", *self.final.shape)
+        check_shape(self.denoised, "The recorded predictions", *self.states.shape)
+        check_shape(self.sigmas, "The recorded noise levels", len(self.states))
+        check_shape(self.schedule, "The recorded schedule", "steps + 1")
 
     @property
     def steps(self) -> int:
@@ -74,10 +82,20 @@ def splice(
 
     Returns:
         Of M * B samples, tile-major, over E evaluations.
+
+    Raises:
+        ValueError: If the shapes do not fit.
     """
+    _check_candidates(after.final, before.final, takes)
+    check_shape(mask, "The mask", len(before.final), 1, *before.final.shape[2:])
+    if len(after.states) > len(before.states):
+        raise ValueError(
+            f"The candidates have {len(after.states)} evaluations but the run they are to be a "
+            f"part of {len(before.states)}; pass the recording that they were sampled from."
+        )
     copies = len(after.final) // len(before.final)
     first = len(before.states) - len(after.states)
-    inside = tile(mask.cpu(), copies)
+    inside = tile(as_float(mask).cpu(), copies)
 
     def joined(old: Tensor, new: Tensor) -> Tensor:
         steps = []
@@ -101,9 +119,30 @@ def take_pixels(candidates: Tensor, original: Tensor, takes: Sequence[Tensor]) -
 
     Elsewhere, where it is -1, those of `original` (B, *K, *S), with any number of axes K between
     batch and space. Returns (M * B, *K, *S) for M takes.
+
+    Raises ValueError where shapes do not fit, or a take names a candidate that is not there.
     """
+    _check_candidates(candidates, original, takes)
     stack = candidates.to(original).unflatten(0, (-1, len(original)))
     return torch.cat([_taken(stack, original, take.to(original.device)) for take in takes])
+
+
+def _check_candidates(candidates: Tensor, original: Tensor, takes: Sequence[Tensor]) -> None:
+    check_shape(original, "The original", "B", "*S")
+    check_shape(candidates, "The candidates", "N * B", *original.shape[1:])
+    copies = max(len(candidates) // len(original), 1)
+    check_shape(candidates, "The candidates", copies * len(original), *original.shape[1:])
+    if not takes:
+        raise ValueError("No take says which candidates to use; pass at least one.")
+    for take in takes:
+        check_shape(take, "A take", "B", "*S")
+        space = original.shape[max(original.ndim - take.ndim + 1, 1) :]
+        check_labels(take, "A take", len(original), *space)
+        if int(take.max()) >= copies:
+            raise ValueError(
+                f"A take names candidate {int(take.max())}, but there are {copies}, counted from "
+                "0; pass the candidates it was chosen among."
+            )
 
 
 def _taken(stack: Tensor, original: Tensor, take: Tensor) -> Tensor:
@@ -126,6 +165,9 @@ class Recorder:
     _states: list[Tensor] = field(default_factory=list)
     _denoised: list[Tensor] = field(default_factory=list)
     _sigmas: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_whole(self.evaluations, "The number of evaluations")
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
         self._sigmas.append(float(sigma))

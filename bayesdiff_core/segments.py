@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .map_checks import check_maps, percentiles
+from .map_checks import check_maps, check_number, check_shape, percentiles
 from .mask import Box, above, feather, grow, minimum_area, regions
 
 __all__ = ["Segment", "Selection", "corners", "segments"]
@@ -55,6 +55,7 @@ class Selection:
                 "map."
             )
         if self.value is not None:
+            check_number(self.value, "The threshold of a mask")
             return torch.full((len(maps),), float(self.value))
         assert self.percentile is not None
         return percentiles(maps, (self.percentile,))[:, 0]
@@ -135,8 +136,16 @@ def segments(
 
     Returns:
         For each mask its (height, width) and its regions, the largest first.
+
+    Raises:
+        ValueError: If the shapes differ, a value is not finite, or the crop is smaller than the
+            region.
     """
     found = regions(masks)
+    for name, values in (("The feathered mask", soft), ("The strength", strength)):
+        check_shape(values, name, *masks.shape)
+        check_maps(values, name)
+    check_number(around, "The side of a crop, in sides of its box,", 1.0, 1e6)
     height, width = masks.shape[-2:]
     result = []
     for labels, boxes, fade, heat in zip(found.labels, found.boxes, soft, strength, strict=True):
@@ -149,8 +158,8 @@ def segments(
             items.append(
                 Segment(
                     cropped_image=None,
-                    cropped_mask=part.numpy().astype(np.float32),
-                    confidence=float(heat[labels == place].max()),
+                    cropped_mask=part.detach().float().numpy().copy(),
+                    confidence=min(max(float(heat[labels == place].max()), 0.0), 1.0),
                     crop_region=crop,
                     bbox=_corners(box),
                     label=LABEL,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .map_checks import as_float, check_number, check_shape, check_whole
 from .running_moments import RunningMoments
 from .tiling import tile
 
@@ -43,7 +44,10 @@ def late_evaluations(evaluations: int) -> range:
 
     The first third decides little but where things are; it is left out, rounded to whole
     evaluations. One and two evaluations have one late one, and so no variance.
+
+    Raises ValueError where E is no whole number from 0.
     """
+    check_whole(evaluations, "The number of evaluations")
     return range((evaluations + 1) // 3, evaluations)
 
 
@@ -59,6 +63,8 @@ class TrajectoryVariance:
     moments: RunningMoments = field(default_factory=RunningMoments)
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+        mean = self.moments.mean
+        check_shape(denoised, "The prediction", *("B", "C", "*S") if mean is None else mean.shape)
         if k in late_evaluations(self.evaluations):
             self.moments.add(denoised.float())
 
@@ -67,7 +73,11 @@ class TrajectoryVariance:
 
 
 def trajectory_variance(denoised: Tensor) -> Tensor:
-    """The same map (B, *S) of recorded predictions (E, B, C, *S), over all E of them."""
+    """The same map (B, *S) of recorded predictions (E, B, C, *S), over all E of them.
+
+    Raises ValueError where the shape is another.
+    """
+    check_shape(denoised, "The recorded predictions", "E", "B", "C", "*S")
     return denoised.float().var(0, unbiased=len(denoised) > 1).mean(1)
 
 
@@ -113,18 +123,36 @@ def contrast(
 
     Returns:
         Map (n * B, *S) and mean error without the prompt (n * B,), in squared latent units.
+
+    Raises:
+        ValueError: If a shape does not fit, or there is no level, or one of time 0.
     """
+    check_shape(latent, "The latent", "B", "C", "*S")
+    check_whole(copies, "The number of copies", 1)
+    check_shape(latent, "The latent", len(latent) // copies * copies, *latent.shape[1:])
+    if not latent.is_floating_point():
+        raise ValueError(f"The latent must hold fractions, not {latent.dtype}; use .float().")
+    check_whole(radius, "The radius of the window")
+    if not levels:
+        raise ValueError("The contrast needs at least one noise level, and none was given.")
+    for t in levels:
+        check_number(t, "The time of a noise level", 1e-6, 1.0)
     shape = (len(latent) // copies, *latent.shape[1:])
     total = torch.zeros_like(latent[:, 0], dtype=torch.float32)
     error = torch.zeros(len(latent), device=latent.device)
     for t, sigma in levels.items():
         noise = torch.randn(shape, generator=generator, device=generator.device)
         z = renoise(sigma, tile(noise.to(latent), copies), latent)
-        with_prompt = (conditional(z, sigma) - latent).float().square()
-        without = (unconditional(z, sigma) - latent).float().square()
+        with_prompt = _error(conditional(z, sigma), latent)
+        without = _error(unconditional(z, sigma), latent)
         total += (with_prompt - without).mean(1) / t
         error += without.flatten(1).mean(1) / t
     return Contrast(smooth(total / len(levels), radius), error / len(levels))
+
+
+def _error(denoised: Tensor, latent: Tensor) -> Tensor:
+    check_shape(denoised, "The prediction", *latent.shape)
+    return (denoised.to(latent) - latent).float().square()
 
 
 def artifact(contrast: Contrast, trajectory: Tensor) -> Tensor:
@@ -133,16 +161,29 @@ def artifact(contrast: Contrast, trajectory: Tensor) -> Tensor:
     The trajectory's variance (B, *S) comes in as its geometric mean with the image's error without
     the prompt, which has the contrast's unit and grows with its scale. Together they find more
     than each of them on every model of docs/evidence.md.
+
+    Raises ValueError where the shapes differ. NaN, for what is not known, stays NaN.
     """
+    check_shape(trajectory, "The trajectory's variance", "B", "*S")
+    check_shape(contrast.map, "The contrast", *trajectory.shape)
+    check_shape(contrast.error, "The error without the prompt", len(trajectory))
     scale = contrast.error.view(-1, *[1] * (trajectory.ndim - 1)).to(trajectory)
-    return contrast.map.to(trajectory) + (trajectory * scale).sqrt()
+    return contrast.map.to(trajectory) + (trajectory * scale).clamp(min=0.0).sqrt()
 
 
 def smooth(maps: Tensor, radius: int) -> Tensor:
-    """Mean over a window of `radius` pixels in the last two axes; edges average what exists."""
+    """Mean over a window of `radius` pixels in the last two axes; edges average what exists.
+
+    Raises ValueError where the shape is not (B, *S) or the radius no whole number from 0.
+    """
+    check_shape(maps, "The map", "B", "*S")
+    check_whole(radius, "The radius of the window")
     if radius == 0:
         return maps
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    # With one axis of space the one before it is the batch's.
+    flat = as_float(maps).reshape(
+        -1, 1, *(maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1]))
+    )
     size = 2 * radius + 1
     averaged = functional.avg_pool2d(flat, size, 1, radius, count_include_pad=False)
-    return averaged.view_as(maps)
+    return averaged.reshape(maps.shape)

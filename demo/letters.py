@@ -6,7 +6,6 @@ and a place of its own. No network trains on the held-out fonts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -58,22 +57,14 @@ OFFSET = 3
 """Pixels: side of a quadrant, heights of a capital, largest step away from the centre."""
 
 
-@dataclass(frozen=True)
-class Face:
-    """One font at the size that gives capitals the height `cap_height`, in pixels."""
-
-    name: str
-    cap_height: int
-
-    def coverage(self, letter: str, move: tuple[int, int]) -> Tensor:
-        """Ink of a letter (TILE, TILE), 0 to 1, centred and then moved right and down."""
-        font = _font(self.name, self.cap_height)
-        left, top, right, bottom = font.getbbox(letter)
-        x = round((TILE - left - right) / 2) + move[0]
-        y = round((TILE - top - bottom) / 2) + move[1]
-        tile = Image.new("L", (TILE, TILE))
-        ImageDraw.Draw(tile).text((x, y), letter, 255, font)
-        return torch.from_numpy(np.asarray(tile, dtype=np.float32) / 255)
+def letter_ink(letter: str, font: ImageFont.FreeTypeFont, right: int, down: int) -> Tensor:
+    """Ink of a letter (TILE, TILE), 0 to 1, centred and then moved right and down."""
+    box = font.getbbox(letter)
+    x = round((TILE - box[0] - box[2]) / 2) + right
+    y = round((TILE - box[1] - box[3]) / 2) + down
+    tile = Image.new("L", (TILE, TILE))
+    ImageDraw.Draw(tile).text((x, y), letter, 255, font)
+    return torch.from_numpy(np.asarray(tile, dtype=np.float32) / 255)
 
 
 def letter_batches(fonts: tuple[str, ...] = FONTS) -> Batches:
@@ -83,22 +74,17 @@ def letter_batches(fonts: tuple[str, ...] = FONTS) -> Batches:
         def integers(low: int, high: int) -> list[int]:
             return torch.randint(low, high, (size * 4,), generator=generator).tolist()
 
-        labels, face, height = (
-            integers(0, len(LETTERS)),
-            integers(0, len(fonts)),
-            integers(CAP_HEIGHT[0], CAP_HEIGHT[1] + 1),
-        )
+        labels, names = integers(0, len(LETTERS)), integers(0, len(fonts))
+        heights = integers(CAP_HEIGHT[0], CAP_HEIGHT[1] + 1)
         right, down = integers(-OFFSET, OFFSET + 1), integers(-OFFSET, OFFSET + 1)
         ink = _colours(INKS)[integers(0, len(INKS))]
         ground = _colours(GROUNDS)[integers(0, len(GROUNDS))]
+        drawn = zip(labels, names, heights, right, down, strict=True)
         coverage = torch.stack(
-            [
-                Face(fonts[face[i]], height[i]).coverage(LETTERS[labels[i]], (right[i], down[i]))
-                for i in range(size * 4)
-            ]
-        )[:, None]
-        tiles = (ground + coverage * (ink - ground)).unflatten(0, (size, 4))
-        return joined(tiles), torch.tensor(labels).reshape(size, 4)
+            [letter_ink(LETTERS[k], _font(fonts[f], h), x, y) for k, f, h, x, y in drawn]
+        )
+        tiles = ground + coverage[:, None] * (ink - ground)
+        return joined(tiles.unflatten(0, (size, 4))), torch.tensor(labels).reshape(size, 4)
 
     return draw
 

@@ -57,44 +57,20 @@ class Recipe:
 
 RECIPES = {
     "digits": Recipe(
-        SceneConfig(
-            name="digits",
-            channels=1,
-            image_size=32,
-            label_grid=(2, 2),
-            class_names=tuple("0123456789"),
-            widths=(32, 64, 64),
-            blocks=1,
-        ),
+        SceneConfig("digits", 1, 32, (2, 2), tuple("0123456789"), widths=(32, 64, 64), blocks=1),
         steps=600,
     ),
     "emoji": Recipe(
-        SceneConfig(
-            name="emoji",
-            channels=3,
-            image_size=32,
-            label_grid=(1, 1),
-            class_names=data.EMOJI_CATEGORIES,
-            widths=(32, 96, 96),
-            blocks=1,
-        ),
+        SceneConfig("emoji", 3, 32, (1, 1), data.EMOJI_CATEGORIES, widths=(32, 96, 96), blocks=1),
         steps=3800,
     ),
     "letters": Recipe(
-        TransformerConfig(
-            name="letters",
-            channels=16,
-            image_size=16,
-            label_grid=(2, 2),
-            class_names=LETTERS,
-            depth=2,
-        ),
+        TransformerConfig("letters", 16, 16, (2, 2), LETTERS, depth=2),
         steps=7800,
         batch=32,
         time_shift=2.0,
     ),
 }
-
 
 ORACLES = tuple(f"oracle_{name}" for name in RECIPES)
 
@@ -107,15 +83,10 @@ def flow_matching_loss(
     generator: torch.Generator,
     time_shift: float = 1.0,
 ) -> Tensor:
-    """Mean squared error () of the velocity at random times, some labels replaced by "none".
+    """Mean squared error () of the velocity for x0 (B, C, H, W) with labels y (B, n_labels).
 
-    Arguments:
-        model: Network v(x_t, t, y).
-        x0: Training images or latents, shape (B, C, H, W).
-        y: Their labels, shape (B, n_labels).
-        null_label: The label "none", which teaches the unconditional prediction of guidance.
-        generator: Draws times, noise and which labels are replaced.
-        time_shift: Times are logit-normal; above 1 the noisy ones are more frequent.
+    Some labels are replaced by `null_label`, for guidance. Times are logit-normal; a `time_shift`
+    above 1 makes the noisy ones more frequent.
     """
     logit = 1.2 * torch.randn(len(x0), generator=generator) + math.log(time_shift)
     t = torch.sigmoid(logit)
@@ -177,12 +148,9 @@ def training_batches(name: str) -> tuple[data.Batches, data.Batches]:
 
 
 def train_diffusion(name: str, steps: int | None, export_every: int) -> None:
-    """Train a diffusion model, from its checkpoint where there is one.
+    """Train one of `RECIPES`, from its checkpoint where there is one.
 
-    Arguments:
-        name: One of `RECIPES`.
-        steps: Length of the run; None takes the recipe's.
-        export_every: Steps between two checkpoints; the averaged weights are written with each.
+    `steps` None takes the recipe's. The averaged weights are written with every checkpoint.
     """
     recipe = RECIPES[name]
     recipe = dataclasses.replace(recipe, steps=steps or recipe.steps)
@@ -235,15 +203,9 @@ def train_oracle(
     shift: int,
     batch: int = 64,
 ) -> None:
-    """Train a classifier and write it under its name.
+    """Train a classifier on real `images`, moved by up to `shift` pixels, and write it.
 
-    Arguments:
-        name: One of `ORACLES`.
-        images: Real ones, to train on and held out.
-        oracle: The classifier, with random weights.
-        epochs: Passes over the training images.
-        shift: Pixels by which these are moved at most, see `augmented`.
-        batch: Images per step.
+    `images` are those to train on and those held out.
     """
     training, held_out = images
     generator = torch.Generator().manual_seed(SEED)

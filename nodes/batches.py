@@ -27,5 +27,7 @@ def sample_of(batch: Any, index: Tensor) -> Any:
     if mask is not None and len(mask) == len(samples):
         chosen["noise_mask"] = mask[index]
     if "batch_index" in batch:
-        chosen["batch_index"] = [batch["batch_index"][i] for i in index.tolist()]
+        # Images that the list does not reach are counted on, as where there is no list.
+        counted = [*batch["batch_index"], *range(len(batch["batch_index"]), len(samples))]
+        chosen["batch_index"] = [counted[i] for i in index.tolist()]
     return chosen

@@ -1,6 +1,7 @@
 from comfy_api.latest import io
 
 from ..bayesdiff_core.uncertainty import SIGNALS
+from .checked_inputs import checked
 from .host.contrast import contrast_of_latent
 from .types import CATEGORY, Uncertainty
 
@@ -43,6 +44,7 @@ class Contrast(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, latent, positive, negative, seed, uncertainty=None) -> io.NodeOutput:
         return io.NodeOutput(
             contrast_of_latent(model, latent, positive, negative, seed, uncertainty)

@@ -1,5 +1,6 @@
 from comfy_api.latest import io
 
+from .checked_inputs import checked
 from .host.resample.plan import Overrides, ResampleOptions
 from .inputs import signal_input
 from .resample_inputs import (
@@ -71,6 +72,7 @@ class Diversity(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, latent, uncertainty, positive, negative, seed, variants, denoise, signal,
         percentile, mask=None, cfg=0.0, along="regions", laplace=None,

@@ -1,5 +1,6 @@
 from comfy_api.latest import io
 
+from .checked_inputs import checked
 from .host.fit import fit_posterior
 from .types import CATEGORY, Laplace
 
@@ -61,6 +62,7 @@ class LaplaceFit(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, latents, conditioning, draws, structure, seed) -> io.NodeOutput:
         fit = fit_posterior(
             model,

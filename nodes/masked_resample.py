@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..bayesdiff_core.resample.rules import RULES
 from ..bayesdiff_core.tiling import tile
 from .batches import not_connected
+from .checked_inputs import checked
 from .host.resample.plan import ResampleOptions
 from .host.resample.rounds import resample
 from .host.validation import check_latent, latent_mask
@@ -103,6 +104,7 @@ class MaskedResample(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, latent, mask, positive, negative, seed, denoise, candidates, rule,
         keep_original, uncertainty=None, cfg=0.0, noise_mode="denoised", laplace=None,

@@ -3,6 +3,7 @@ from comfy_api.latest import io
 
 from ..bayesdiff_core.ranking import keep_count, keep_percent, rank
 from .batches import not_connected, sample_of
+from .checked_inputs import checked
 from .inputs import signal_input
 from .types import CATEGORY, Uncertainty
 
@@ -71,6 +72,7 @@ class Rank(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, uncertainty, signal, order, keep, count, percent, image=None, latent=None
     ) -> io.NodeOutput:

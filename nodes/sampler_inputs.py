@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..bayesdiff_core.laplace import LaplacePosterior
 from ..bayesdiff_core.methods import PRESETS, BayesDiff, Ensemble, Method, Tangent
 from ..bayesdiff_core.sample import UncertaintyOptions
+from .checked_inputs import check_inputs
 from .host.ksampler import SAMPLERS, SCHEDULERS
 from .types import Laplace, Uncertainty
 
@@ -188,7 +189,12 @@ def uncertainty_options(
     members: int = 10,
     skip: int = 1,
 ) -> UncertaintyOptions:
-    """What the inputs of `method_inputs` ask for."""
+    """What the inputs of `method_inputs` ask for. Raises ValueError where one is out of range."""
+    given = {
+        **{"preset": preset, "probes": probes, "refreshes": refreshes, "method": method},
+        **{"recording_mb": recording_mb, "members": members, "skip": skip},
+    }
+    check_inputs(method_inputs(), {name: [value] for name, value in given.items()})
     chosen: Method
     if method == "ensemble":
         chosen = Ensemble(members)

@@ -1,10 +1,7 @@
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io
 
 from ..bayesdiff_core.laplace_io import save_posterior
-from .folders import FOLDER
+from .folders import forget_list, path_to_save
 from .types import CATEGORY, Laplace
 
 
@@ -30,12 +27,6 @@ class SaveLaplace(io.ComfyNode):
 
     @classmethod
     def execute(cls, laplace, filename) -> io.NodeOutput:
-        folder = Path(folder_paths.get_folder_paths(FOLDER)[0]).resolve()
-        name = filename.strip().removesuffix(".safetensors")
-        path = (folder / f"{name}.safetensors").resolve()
-        if not name or folder not in path.parents:
-            raise ValueError(
-                f"'{filename}' does not lie in the folder models/{FOLDER}. Give a plain name."
-            )
-        save_posterior(laplace, path)
+        save_posterior(laplace, path_to_save(filename))
+        forget_list()
         return io.NodeOutput(laplace)

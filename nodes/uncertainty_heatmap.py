@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..bayesdiff_core.map_checks import displayable
 from ..bayesdiff_core.pixel_std import PIXEL_UNIT, pixel_std
 from ..bayesdiff_core.render.heatmap import COLORMAPS
 from ..bayesdiff_core.render.pictures import DISPLAYS, Look, draw_uncertainty
@@ -13,6 +14,7 @@ from ..bayesdiff_core.render.viewer_payload import frames
 from ..bayesdiff_core.segments import Selection
 from ..bayesdiff_core.step_maps import STEP_UNIT, step_map
 from ..bayesdiff_core.uncertainty import Signal
+from .checked_inputs import checked
 from .inputs import signal_input
 from .types import CATEGORY, Uncertainty
 from .viewer import show
@@ -68,6 +70,7 @@ class UncertaintyHeatmap(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, uncertainty, signal, display, colormap, scale, opacity, threshold, grow, feather,
         image=None, vae=None, minimum_area=0, threshold_by="percentile", threshold_value=0.0,
@@ -286,10 +289,10 @@ def shown_signal(uncertainty: Any, signal: str, step: int) -> Signal:
 
 
 def matching(image: torch.Tensor | None, count: int) -> torch.Tensor | None:
-    """Images (count, H, W, 3), one for each map."""
+    """Images (count, H, W, 3) in [0, 1], one for each map."""
     if image is None:
         return None
-    image = image[..., :3].cpu().float()
+    image = displayable(image[..., :3].cpu())
     if len(image) not in (1, count):
         raise ValueError(
             f"There are {count} uncertainty maps but {len(image)} images. Connect the images that "

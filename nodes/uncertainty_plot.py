@@ -6,6 +6,7 @@ from ..bayesdiff_core.render.pictures import Look
 from ..bayesdiff_core.render.plot import plot_histogram, plot_steps
 from ..bayesdiff_core.render.viewer_payload import frames
 from ..bayesdiff_core.step_maps import STEP_UNIT, step_totals
+from .checked_inputs import checked
 from .inputs import signal_input
 from .types import CATEGORY, Uncertainty
 
@@ -49,6 +50,7 @@ class UncertaintyPlot(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, uncertainty, signal, colormap, width) -> io.NodeOutput:
         chosen = uncertainty.signal(signal)
         maps = frames(chosen.map)

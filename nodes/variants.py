@@ -34,9 +34,14 @@ RADIUS = 2
 
 
 def uncertain_part(uncertainty: Uncertainty, signal: str, percentile: float) -> Tensor:
-    """Mask (F, h, w) of every map, or frame of one, where its local mean exceeds a percentile."""
-    maps = frames(uncertainty.signal(signal).map)
-    return threshold_mask(smooth(maps, RADIUS), percentile=percentile)
+    """Mask of every map, or frame of one, where its local mean exceeds a percentile.
+
+    Returns:
+        0 or 1, shape (B, h, w), of videos (B, T, h, w).
+    """
+    maps = uncertainty.signal(signal).map
+    bare = threshold_mask(smooth(frames(maps), RADIUS), percentile=percentile)
+    return bare.reshape(len(maps), -1, *bare.shape[-2:]) if maps.ndim > 3 else bare
 
 
 def diversify(
@@ -74,6 +79,11 @@ def diversify(
         options = replace(options, noise_mode="posterior_tangents")
     if not region.any():
         raise ValueError("The mask is empty, so there is nothing to vary.")
+    if uncertainty.recording is None and uncertainty.settings.sampler_name is None:
+        raise ValueError(
+            "This UNCERTAINTY holds no recorded trajectory, for no run made it. Sample the image "
+            "with UncertainKSampler, or make variants of it with MaskedResample and the rule all."
+        )
     plan = plan_resampling(model, samples, uncertainty, options.overrides)
     if plan.recording is None:
         raise ValueError(

@@ -14,7 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..map_checks import check_images, check_maps, percentiles
+from ..map_checks import (
+    LARGEST,
+    check_finite,
+    check_maps,
+    check_number,
+    check_shape,
+    displayable,
+    percentiles,
+)
 
 __all__ = [
     "COLORMAPS",
@@ -73,6 +81,8 @@ def scale_limits(
                 f"A fixed scale needs a low limit below the high one, but has {fixed}; "
                 "enter both in the unit of the map."
             )
+        for limit in fixed:
+            check_number(limit, "The limit of a fixed scale", -LARGEST, LARGEST)
         return torch.tensor([fixed], dtype=torch.float32).repeat(maps.shape[0], 1)
     if mode not in ("image", "batch"):
         raise ValueError(f"The scale is one of image, batch and fixed, not {mode!r}.")
@@ -97,15 +107,18 @@ def normalize(maps: Tensor, limits: Tensor) -> Tensor:
         In [0, 1], shape (B, H, W); 0 where the limits are equal: nothing stands out.
 
     Raises:
-        ValueError: If the maps are not finite, or there is no pair of limits for each.
+        ValueError: If maps or limits are not finite, or there is no pair of limits for each.
     """
     check_maps(maps)
+    check_shape(limits, "The limits", "*S")
     if limits.ndim != 2 or limits.shape[0] not in (1, maps.shape[0]) or limits.shape[1] != 2:
         raise ValueError(
             f"Each of the {maps.shape[0]} maps needs a low and a high limit, but the limits have "
             f"the shape {tuple(limits.shape)}; take them from scale_limits."
         )
-    low, high = limits.float().unsqueeze(-1).unsqueeze(-1).unbind(dim=1)
+    check_finite(limits, "The limits")
+    limits = limits.float()
+    low, high = limits.unsqueeze(-1).unsqueeze(-1).unbind(dim=1)
     flat = _is_flat(limits)[:, None, None]
     unit = (maps.float() - low) / torch.where(flat, torch.ones_like(high), high - low)
     return torch.where(flat, torch.zeros_like(unit), unit.clamp(0.0, 1.0))
@@ -174,9 +187,10 @@ def overlay(
         RGB in [0, 1], shape (B, H, W, 3).
 
     Raises:
-        ValueError: If the shapes differ or the opacity lies outside [0, 1].
+        ValueError: If the shapes differ, the strength is not finite, or the opacity lies outside
+            [0, 1].
     """
-    check_images(images)
+    images, heat = displayable(images), displayable(heat, "The heatmap")
     if heat.shape != images.shape:
         raise ValueError(
             f"The heatmap has the shape {tuple(heat.shape)} but the images {tuple(images.shape)}; "
@@ -185,8 +199,10 @@ def overlay(
     if not 0.0 <= opacity <= 1.0:
         raise ValueError(f"The opacity lies between 0 and 1, but is {opacity}.")
     if strength is None:
-        return torch.lerp(images.float(), heat, opacity)
-    return torch.lerp(images.float(), heat, (opacity * strength.clamp(0.0, 1.0))[..., None])
+        return torch.lerp(images, heat, opacity)
+    check_shape(strength, "The strength", *images.shape[:3])
+    check_maps(strength, "The strength")
+    return torch.lerp(images, heat, (opacity * strength.float().clamp(0.0, 1.0))[..., None])
 
 
 def _is_flat(limits: Tensor) -> Tensor:

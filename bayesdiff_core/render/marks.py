@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..map_checks import check_images
+from ..map_checks import check_finite, check_images, check_shape, check_whole, displayable
 from .heatmap import Colormap, colorize
 from .text import (
     BACKGROUND,
@@ -43,14 +43,14 @@ def contour(images: Tensor, masks: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes do not fit.
     """
-    check_images(images)
+    result = displayable(images)
+    check_shape(masks, "The mask", "B", "H", "W")
     if masks.shape != images.shape[:3]:
         raise ValueError(
             f"The mask has the shape {tuple(masks.shape)} but the images need "
             f"{tuple(images.shape[:3])}; resize the mask to the images first."
         )
     width = max(1.5, min(images.shape[1:3]) / 200)
-    result = images.float().clone()
     for image, mask in zip(result, masks, strict=True):
         distance = _distance_to_outline(mask)
         for half, paint in ((width, BACKGROUND), (width / 2, OUTLINE)):
@@ -84,7 +84,7 @@ def side_by_side(*pictures: Tensor) -> Tensor:
     space = torch.tensor(BACKGROUND).expand(batch, heights.pop(), GAP, 3)
     row: list[Tensor] = []
     for picture in pictures:
-        row += [space, picture.float().expand(batch, -1, -1, -1)]
+        row += [space, displayable(picture).expand(batch, -1, -1, -1)]
     return torch.cat(row[1:], dim=2)
 
 
@@ -106,8 +106,12 @@ def color_bar(
         RGB in [0, 1], shape (B, height, W, 3), W following from the longest number.
 
     Raises:
-        ValueError: If the height is too small for legible numbers.
+        ValueError: If the height is too small for legible numbers, or the limits are no finite
+            pairs.
     """
+    check_shape(limits, "The limits", "B", 2)
+    check_finite(limits, "The limits")
+    check_whole(height, "The height of a colour bar")
     if height < 64:
         raise ValueError(
             f"A colour bar needs a height of 64 pixels for legible numbers, but has {height}; "
@@ -150,7 +154,7 @@ def _with_ticks(
 
 def _distance_to_outline(mask: Tensor) -> Tensor:
     """Pixels to the nearest border of the region, which ends at the border of the picture."""
-    inside = np.pad((mask.numpy() >= 0.5).astype(np.uint8), 1)
+    inside = np.pad((mask >= 0.5).cpu().numpy().astype(np.uint8), 1)
     if not inside.any():
         return torch.full(mask.shape, float("inf"))
     out, in_ = (

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 from torch.nn import functional
 
+from ..map_checks import check_images, check_maps
 from ..segments import Segment, Selection, corners, segments
 from .heatmap import Colormap, ScaleMode, colorize, normalize, overlay, scale_limits
 from .marks import color_bar, contour, side_by_side
@@ -102,6 +103,9 @@ def draw_uncertainty(
         ValueError: If the maps are not finite, the images do not fit, or the selection does not
             have exactly one threshold.
     """
+    check_maps(maps)
+    if images is not None:
+        check_images(images)
     height, width = maps.shape[-2:] if images is None else images.shape[1:3]
     values = upsample(maps, (height, width))
     masks = selection.regions(values, selection.thresholds(maps))
@@ -137,7 +141,12 @@ def draw(
     Returns:
         RGB in [0, 1], shape (B, H', W', 3); larger than (H, W) only by what is put beside it, and
         by the whole factor that a colour bar on a small picture needs.
+
+    Raises:
+        ValueError: If the maps are not finite, the shapes do not fit, or there is no such display.
     """
+    if look.display not in DISPLAYS:
+        raise ValueError(f"No display {look.display!r}; choose one of {', '.join(DISPLAYS)}.")
     limits = look.limits_of(maps)
     heat = colorize(values, limits, look.colormap)
     picture = _body(heat, normalize(values, limits), masks, images, look)

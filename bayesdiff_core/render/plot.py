@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..map_checks import check_maps, percentiles
+from ..map_checks import LARGEST, check_maps, check_shape, check_whole, percentiles
 from .heatmap import Colormap, colorize, scale_limits
 from .text import (
     BACKGROUND,
@@ -29,6 +29,7 @@ __all__ = ["plot_histogram", "plot_steps"]
 
 _OVERSAMPLING = 3
 _BINS = 64
+_SMALLEST = (64, 128)
 _GRID: Color = (0.22, 0.22, 0.24)
 _CURVE: Color = (0.98, 0.60, 0.20)
 _FAINT: Color = (0.50, 0.36, 0.24)
@@ -50,10 +51,13 @@ def plot_steps(totals: Tensor, unit: str = "", width: int = 512, height: int = 2
         RGB in [0, 1], float32, shape (height, width, 3).
 
     Raises:
-        ValueError: If no step has a finite value for every image.
+        ValueError: If no step has a finite value for every image, or the picture is too small.
     """
+    check_shape(totals, "The totals", "*S")
+    if totals.ndim > 1:
+        check_shape(totals, "The totals", "B", "K")
     curves = np.atleast_2d(totals.detach().double().cpu().numpy())
-    known = np.isfinite(curves).all(axis=0)
+    known = (np.abs(curves) <= LARGEST).all(axis=0)
     if not known.any():
         raise ValueError(
             "There is no step with a finite uncertainty to plot; sample with a method that "
@@ -96,9 +100,11 @@ def plot_histogram(
         RGB in [0, 1], float32, shape (height, width, 3).
 
     Raises:
-        ValueError: If the maps are not finite.
+        ValueError: If maps or limits are not finite, or the picture is too small.
     """
     check_maps(maps)
+    if limits is not None:
+        check_shape(limits, "The limits", 2)
     low, high = percentiles(maps, (0.0, 99.9), shared=True)[0].tolist()
     if not high - low > 1e-6 * max(abs(low), abs(high)):
         margin = 0.05 * abs(low) or 0.5
@@ -109,7 +115,7 @@ def plot_histogram(
     plot = _Plot((height, width), (low, high), (0.0, 1.06 * float(shares.max())))
     scale = scale_limits(maps, "batch")[:1] if limits is None else limits.reshape(1, 2)
     middles = torch.from_numpy((edges[1:] + edges[:-1]) / 2).float()
-    plot.bars(edges, shares, colorize(middles[None, None], scale, colormap)[0, 0].numpy())
+    plot.bars(edges, shares, colorize(middles[None, None], scale, colormap)[0, 0].detach().numpy())
     return plot.finish("Pixels", "%", unit or "uncertainty")
 
 
@@ -123,6 +129,8 @@ class _Plot:
         vertical: tuple[float, float],
         whole_steps: bool = False,
     ) -> None:
+        for side, least in zip(size, _SMALLEST, strict=True):
+            check_whole(side, "The side of a plot", least)
         self.text = max(MINIMUM_TEXT, round(size[1] / 34))
         self.horizontal, self.vertical = horizontal, vertical
         self.rows = nice_ticks(*vertical, 4)

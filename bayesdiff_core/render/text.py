@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..map_checks import check_number, check_whole
+
 __all__ = [
     "BACKGROUND",
     "FOREGROUND",
@@ -50,6 +52,9 @@ def text_width(text: str, size: int) -> int:
 
     Returns:
         Pixels.
+
+    Raises:
+        ValueError: If the size is no whole number from 1.
     """
     return int(_ink(text, size).shape[1])
 
@@ -74,7 +79,17 @@ def draw_text(
         anchor: The point of the text put at `position`: (0, 0) its top left corner, (1, 1) its
             bottom right one, (0.5, 0.5) its middle.
         vertical: Whether the text reads upwards.
+
+    Raises:
+        ValueError: If the picture is none, or a number is not finite.
     """
+    if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.float32:
+        raise ValueError(
+            f"Text is drawn into a float32 picture of shape (height, width, 3), not into "
+            f"{picture.dtype} of {picture.shape}."
+        )
+    for number in (*position, *anchor):
+        check_number(number, "The place of a text")
     ink = _ink(text, size)
     if vertical:
         ink = np.rot90(ink)
@@ -101,8 +116,13 @@ def nice_ticks(low: float, high: float, count: int) -> list[tuple[float, str]]:
     Returns:
         Pairs of value and label, ascending, steps of 1, 2 or 5 times a power of ten. A range
         without extent has the one tick `low`.
+
+    Raises:
+        ValueError: If a limit is not finite.
     """
-    if not high - low > 1e-6 * max(abs(low), abs(high)):
+    for limit in (low, high):
+        check_number(limit, "The end of an axis", -1e300, 1e300)
+    if high - low < 1e-300 or not high - low > 1e-6 * max(abs(low), abs(high)):
         return [(low, f"{low:.3g}")]
     raw = (high - low) / max(count, 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
@@ -128,6 +148,7 @@ def _label(value: float, step: float, largest: float) -> str:
 
 def _ink(text: str, size: int) -> Picture:
     """How much of each pixel the letters cover, in [0, 1], shape (size, width)."""
+    check_whole(size, "The height of a line of text", 1, 4096)
     large = size * _OVERSAMPLING
     scale = large / 31.0
     thickness = 1 if _HAS_TYPEFACE else max(1, round(large / 13))

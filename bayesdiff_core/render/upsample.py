@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ..map_checks import check_images, check_maps
+from ..map_checks import as_float, check_maps, check_number, check_whole, displayable
 
 __all__ = ["guided_upsample", "upsample"]
 
@@ -38,7 +38,8 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: If the maps are not finite or not (B, h, w), or the size is not positive.
     """
     check_maps(maps)
-    if min(size) < 1:
+    whole = all(isinstance(side, (int, np.integer)) for side in size)
+    if len(size) != 2 or not whole or min(size) < 1:
         raise ValueError(f"A map cannot be resized to {size}; both sides need at least one pixel.")
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps.float()
@@ -65,10 +66,13 @@ def guided_upsample(
         has the resolution of the image already is returned as it is.
 
     Raises:
-        ValueError: If shapes do not fit, or the maps are not finite.
+        ValueError: If shapes do not fit, the maps are not finite, or radius or smoothness are out
+            of range.
     """
     check_maps(maps)
-    check_images(images)
+    guides = displayable(images).movedim(-1, 1)
+    check_whole(radius, "The radius of the window")
+    check_number(smoothness, "The smoothness", 1e-9)
     if images.shape[0] not in (1, maps.shape[0]):
         raise ValueError(
             f"There are {maps.shape[0]} uncertainty maps but {images.shape[0]} images; "
@@ -77,10 +81,9 @@ def guided_upsample(
     size = (images.shape[1], images.shape[2])
     if tuple(maps.shape[-2:]) == size:
         return maps.float()
-    guides = images.float().movedim(-1, 1)
     small = _resize(guides, (maps.shape[1], maps.shape[2]))
     fits = [
-        _linear_fit(map_.double().numpy(), guide.double().numpy(), radius, smoothness)
+        _linear_fit(as_float(map_).double().numpy(), guide.double().numpy(), radius, smoothness)
         for map_, guide in zip(maps, small.expand(maps.shape[0], -1, -1, -1), strict=True)
     ]
     coefficients = _resize(torch.from_numpy(np.stack(fits)), size)

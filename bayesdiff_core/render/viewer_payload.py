@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..map_checks import check_maps, percentiles
+from ..map_checks import as_float, check_maps, check_shape, check_whole, percentiles
 from ..ranking import pool
 from ..recording import Recording
 from ..step_maps import STEP_UNIT, step_map
@@ -60,9 +60,14 @@ def frames(maps: Tensor) -> Tensor:
         maps: Shape (B, *S), the last two axes those of a picture.
 
     Returns:
-        Shape (N, h, w), N the number of frames of all samples.
+        Shape (N, h, w), N the number of frames of all samples. Maps with one axis of space are
+        pictures of one row.
+
+    Raises:
+        ValueError: If the shape is another.
     """
-    return maps.reshape(-1, *maps.shape[-2:])
+    check_shape(maps, "The uncertainty map", "B", "*S")
+    return maps.reshape(-1, *(maps.shape[-2:] if maps.ndim > 2 else (1, maps.shape[-1])))
 
 
 def recorded_steps(recording: Recording, batch: int) -> list[int]:
@@ -74,7 +79,11 @@ def recorded_steps(recording: Recording, batch: int) -> list[int]:
 
     Returns:
         Numbers of steps, counted from 1, ascending.
+
+    Raises:
+        ValueError: If there is no image.
     """
+    check_whole(batch, "The number of images", 1)
     count = len(recording.denoised)
     wanted = min(count, max(8, STEP_MAPS // batch))
     return sorted({round(step) for step in np.linspace(1, count, wanted).tolist()})
@@ -102,6 +111,8 @@ def encode(
     """
     if artifact not in signals:
         raise ValueError(f"The signal '{artifact}' is not among {', '.join(signals) or 'none'}.")
+    for side in size:
+        check_whole(side, "The side of a picture", 1)
     body = _Body()
     layers = [
         _layer(body, name, signal.unit, frames(signal.map), LONGEST_SIDE, LEVELS, BINS)
@@ -174,7 +185,7 @@ def _layer(
 
 
 def _quantize(maps: Tensor) -> tuple[NDArray[np.uint16], list[float], list[float]]:
-    values = maps.double().numpy()
+    values = as_float(maps).double().numpy()
     low, high = values.min(axis=(1, 2)), values.max(axis=(1, 2))
     step = np.where(high > low, (high - low) / _CODES, 1.0)
     codes = np.rint((values - low[:, None, None]) / step[:, None, None])
@@ -184,8 +195,8 @@ def _quantize(maps: Tensor) -> tuple[NDArray[np.uint16], list[float], list[float
 def _histogram(map_: Tensor, edges: Sequence[float], bins: int) -> NDArray[np.uint32]:
     """Pixels in each bin; the last one counts what lies above."""
     low, high = edges
-    high = high if high > low else low + 1.0
-    values = map_.double().numpy().clip(low, high)
+    high = high if high > low else low + max(1.0, 1e-6 * abs(low))
+    values = as_float(map_).double().numpy().clip(low, high)
     return np.histogram(values, bins=bins, range=(low, high))[0].astype("<u4")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..map_checks import check_shape
 from ..recording import Recording, splice, take_pixels
 from ..signals import Contrast, artifact
 from ..uncertainty import SIGNALS, RunSettings, Signal, Uncertainty
@@ -71,17 +72,32 @@ def choose_regions(
             all copies; None where there is no prompt to compare with. Called where it is needed.
 
     Raises:
-        ValueError: If nothing is known that the rule compares by.
+        ValueError: If nothing is known that the rule compares by, or a shape does not fit.
     """
+    _check_found(found)
+    image = found.original.shape
+    check_shape(mask, "The mask", image[0], 1, *image[2:])
+    check_shape(labels, "The labels of regions", image[0], *image[2:])
     signal = _known(rule.signals, found, contrast_of is not None)
     contrast = None
     if contrast_of is not None and signal in ("contrast", "artifact"):
         contrast = contrast_of(torch.cat([found.latents, found.original.to(found.latents)]))
+        check_shape(contrast.map, "The contrast", image[0] * (found.copies + 1), *image[2:])
     maps = candidate_maps(found, contrast)[signal]
     scores = region_scores(maps, mask, labels.to(maps.device)).cpu()
     picked = rule.pick(scores, keep)
     takes = rule.takes(picked, labels, found.copies, keep)
     return Choice(signal, contrast, labels, scores, picked, takes)
+
+
+def _check_found(found: Candidates) -> None:
+    check_shape(found.original, "The original", "B", "C", "*S")
+    batch, *rest = found.original.shape
+    check_shape(found.latents, "The candidates", "N * B", *rest)
+    check_shape(found.latents, "The candidates", max(found.copies, 1) * batch, *rest)
+    check_shape(found.trajectory, "Their trajectory", len(found.latents), *rest[1:])
+    if found.original_trajectory is not None:
+        check_shape(found.original_trajectory, "The original's trajectory", batch, *rest[1:])
 
 
 def composed_latents(found: Candidates, choice: Choice) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..map_checks import as_float, check_finite, check_labels, check_shape
 from ..mask import Box, regions
 
 __all__ = ["region_boxes", "region_labels", "region_scores"]
@@ -21,7 +22,11 @@ def region_labels(mask: Tensor) -> Tensor:
     Regions are the connected parts where the mask is at least 0.5, numbered from 1, the largest
     first, and what is fainter goes to the nearest of them. A faint part that touches none is a
     region of its own. Frames of a video share their regions: those of the union of all frames.
+
+    Raises ValueError where the shape is another or a value is not finite.
     """
+    check_shape(mask, "The mask", "B", 1, "*S")
+    check_finite(mask, "The mask")
     flat = mask[:, 0].detach().cpu().float()
     height = flat.shape[-2] if flat.ndim > 2 else 1
     frames = flat.reshape(len(flat), -1, height, flat.shape[-1])
@@ -51,18 +56,35 @@ def region_boxes(labels: Tensor) -> list[list[Box]]:
     """Where the regions of labels (B, *S) lie, in pixels of a frame: for each image its regions.
 
     Soft edges are part of a region. A region of a video is what its frames cover together.
+
+    Raises ValueError where the labels are not those of `region_labels`.
     """
+    _check_regions(labels, "B", "*S")
     height = labels.shape[-2] if labels.ndim > 2 else 1
     frames = labels.reshape(len(labels), -1, height, labels.shape[-1])
     return [
-        [_box((image == region).any(0)) for region in range(1, int(image.max()) + 1)]
+        [_box((image == region).any(0), region) for region in range(1, int(image.max()) + 1)]
         for image in frames
     ]
 
 
-def _box(covered: Tensor) -> Box:
-    """Of a region (H, W) that covers at least one pixel."""
+def _check_regions(labels: Tensor, *shape: int | str) -> None:
+    check_labels(labels, "The labels of regions", *shape)
+    if int(labels.min()) < 0:
+        raise ValueError(
+            f"Regions are numbered from 1, and 0 is outside, but a label is {int(labels.min())}; "
+            "take them from region_labels."
+        )
+
+
+def _box(covered: Tensor, region: int) -> Box:
+    """Of a region (H, W)."""
     rows, columns = covered.nonzero().unbind(1)
+    if not len(rows):
+        raise ValueError(
+            f"The labels leave out region {region}, though there are higher ones; take them from "
+            "region_labels."
+        )
     top, left = int(rows.min()), int(columns.min())
     width, height = int(columns.max()) + 1 - left, int(rows.max()) + 1 - top
     return Box(left, top, width, height, len(rows))
@@ -72,8 +94,13 @@ def region_scores(maps: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     """Mean of maps (N, B, *S) over each region, weighted by the mask: (N, B, R).
 
     R is the largest number of regions of an image; NaN where an image has fewer.
+
+    Raises ValueError where the shapes do not fit.
     """
-    count = int(labels.max())
+    _check_regions(labels, "B", "*S")
+    check_shape(maps, "The maps", "N", *labels.shape)
+    check_shape(mask, "The mask", len(labels), 1, *labels.shape[1:])
+    maps, count = as_float(maps), int(labels.max())
     places = labels.flatten(1).long()
     weights = mask[:, 0].to(maps).flatten(1)
 

@@ -11,6 +11,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from ..map_checks import as_float, check_labels, check_shape
+
 __all__ = ["RULES", "Every", "First", "Lowest", "Rule", "choose_candidate", "paint"]
 
 
@@ -59,6 +61,7 @@ class Lowest:
     returns_all: ClassVar[bool] = False
 
     def pick(self, scores: Tensor, keep: bool) -> Tensor:
+        _check_scores(scores)
         candidates = scores[:-1]
         absent = candidates.isnan().all(0)
         # An original of which nothing is known cannot stay for its score.
@@ -81,6 +84,7 @@ class First(Lowest):
     one_round: ClassVar[bool] = True
 
     def pick(self, scores: Tensor, keep: bool) -> Tensor:
+        _check_scores(scores)
         return torch.where(scores[0].isnan(), -1, 0)
 
     def heading(self, count: str, signal: str, keep: bool) -> str:
@@ -95,6 +99,7 @@ class Every(Lowest):
     returns_all: ClassVar[bool] = True
 
     def takes(self, picked: Tensor, labels: Tensor, copies: int, keep: bool) -> list[Tensor]:
+        check_labels(labels, "The labels of regions", len(picked), "*S")
         outside = labels.new_full(labels.shape, -1)
         takes = [outside.masked_fill(labels > 0, i) for i in range(copies)]
         return [*takes, outside] if keep else takes
@@ -102,6 +107,12 @@ class Every(Lowest):
     def heading(self, count: str, signal: str, keep: bool) -> str:
         last = ", the original last" if keep else ""
         return f"{count}, all of them{last}; scores by {signal}: low is good"
+
+
+def _check_scores(scores: Tensor) -> None:
+    check_shape(scores, "The scores", "N + 1", "B", "R?")
+    if len(scores) < 2:
+        raise ValueError("The scores hold the original alone; give those of candidates before it.")
 
 
 BEST_KNOWN = ("artifact", "contrast", "trajectory")
@@ -127,8 +138,14 @@ def choose_candidate(scores: Tensor, original: Tensor | None = None) -> tuple[Te
 
     Returns:
         Index of the best candidate, shape (B,), and which samples improved, shape (B,).
+
+    Raises:
+        ValueError: If the shapes do not fit, or there is no candidate.
     """
-    scores = scores.nan_to_num(nan=float("inf"))
+    check_shape(scores, "The scores", "N", "B?")
+    if original is not None:
+        check_shape(original, "The scores of the original", scores.shape[1])
+    scores = as_float(scores).nan_to_num(nan=float("inf"))
     best = scores.argmin(0)
     if original is None:
         return best, torch.ones_like(best, dtype=torch.bool)
@@ -136,7 +153,17 @@ def choose_candidate(scores: Tensor, original: Tensor | None = None) -> tuple[Te
 
 
 def paint(picked: Tensor, labels: Tensor) -> Tensor:
-    """Which candidate (B, *S) each pixel takes, from those of the regions (B, R); -1 outside."""
+    """Which candidate (B, *S) each pixel takes, from those of the regions (B, R); -1 outside.
+
+    Raises ValueError where the shapes do not fit, or a label names a region that is not there.
+    """
+    check_labels(picked, "The picks", "B", "R?")
+    check_labels(labels, "The labels of regions", len(picked), "*S")
+    if not 0 <= int(labels.min()) <= int(labels.max()) <= picked.shape[1]:
+        raise ValueError(
+            f"Labels from {int(labels.min())} to {int(labels.max())} do not number the "
+            f"{picked.shape[1]} regions that picked a candidate; take them from region_labels."
+        )
     outside = picked.new_full((len(picked), 1), -1)
     table = torch.cat([outside, picked], 1)
     return table.gather(1, labels.flatten(1).long()).view(labels.shape)

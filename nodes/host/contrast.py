@@ -98,6 +98,12 @@ def contrast_of_latent(
         )  # fmt: skip
 
     found = with_model(model, {"positive": positive, "negative": negative}, samples, judge, seed)
+    if not (torch.isfinite(found.map).all() and torch.isfinite(found.error).all()):
+        raise ValueError(
+            "The contrast of this latent is NaN or infinite: the latent, whose values reach "
+            f"{float(samples.abs().max()):.3g}, or the model's predictions for it leave the range "
+            "of numbers. Look at its image, and at the precision the model runs in."
+        )
     if uncertainty is None:
         return Uncertainty(contrast_signals(found, None))
     recording, settings = uncertainty.recording, uncertainty.settings

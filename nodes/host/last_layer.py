@@ -135,7 +135,13 @@ def _known(model: Any) -> ModelLayer | None:
 
 def _bare(conds: Conds) -> dict[str, Any]:
     """A conditioning without areas, masks or ranges."""
-    cond = next(cond for entries in conds.values() for cond in entries)
+    cond = next((cond for entries in conds.values() for cond in entries), None)
+    if cond is None:
+        raise LastLayerError(
+            "There is no prompt at all, so the model never runs: a posterior can neither be "
+            "fitted on it nor followed through it. Connect a conditioning that holds a prompt, or "
+            "disconnect the LAPLACE input."
+        )
     return {name: cond[name] for name in ("model_conds", "uuid", "hooks") if name in cond}
 
 

@@ -99,7 +99,8 @@ class UncertainRun:
         if self._solver.adaptive:
             self._solver.rehearse()
         self._open(call)
-        self.options.method.check(self._solver.trace, self.name)
+        if self.options.posterior is not None:
+            self.options.method.check(self._solver.trace, self.name)
         return call.x
 
     def _main(self, call: SamplerCall) -> Tensor:
@@ -199,6 +200,13 @@ class UncertainRun:
             return None
         guider = call.model_k.inner_model
         conds = align(guider.conds, len(call.x))
+        if not any(conds.values()):
+            # The host samples without any prompt, too; there is no call to find a layer in.
+            self._failures.sentences.append(
+                "posterior could not be computed: it needs at least one conditioning"
+            )
+            self.options = replace(self.options, posterior=None)
+            return None
         return open_last_layer(
             guider.inner_model, conds, call.x, call.sigmas[0], call.model_options,
             self.options.posterior,

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.utils
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d
 
 from ...bayesdiff_core.recording import Recording
 
@@ -74,15 +75,53 @@ def is_recorded(model: Any, samples: Tensor, recording: Recording) -> bool:
 
 
 def latent_mask(mask: Tensor, samples: Tensor) -> Tensor:
-    """Mask (B, 1, *S) in [0, 1] at the size of the latents. Raises ValueError if it cannot be."""
+    """A mask at the size of the latents, of which no part is lost.
+
+    Where it shrinks, a latent pixel has the highest value that it covers: what is full stays full,
+    what is soft stays soft, and a single pixel marks its latent pixel. Where it grows it is
+    interpolated, as the host does.
+
+    Arguments:
+        mask: Shape (H, W), (B, H, W) or (B, 1, H, W) with B one or that of the latents. For a
+            video (T, H, W), of all videos, or (B, T, H, W), also as (B * T, H, W) where T is that
+            of the latents.
+        samples: Latents, shape (B, C, *S).
+
+    Returns:
+        In [0, 1], float32 on the CPU, shape (B, 1, *S).
+
+    Raises:
+        ValueError: If the mask is empty or not finite, or there is not one for each latent.
+    """
+    if mask.ndim < 2 or mask.numel() == 0:
+        raise ValueError(
+            f"The mask has the shape {tuple(mask.shape)}, so it has no pixels. Make one with a "
+            "height and a width of at least one pixel."
+        )
     mask = mask.detach().cpu().float()
     if not torch.isfinite(mask).all():
         raise ValueError("The mask holds NaN or infinite values. Make it anew.")
-    count = mask.reshape(-1, *mask.shape[-2:]).shape[0]
-    if samples.ndim == 4 and count not in (1, len(samples)):
+    batch, size = len(samples), samples.shape[2:]
+    frames = mask.clamp(0, 1).reshape(-1, 1, *mask.shape[-2:])
+    if len(size) == 3:
+        frames = _clips(mask.shape, frames, batch, size[0])
+    elif len(size) == 1:
+        frames = frames.amax(-2)
+    if len(frames) not in (1, batch):
         raise ValueError(
-            f"There are {count} masks but {len(samples)} latents. Give one mask for all, or one "
+            f"There are {len(frames)} masks but {batch} latents. Give one mask for all, or one "
             "for each."
         )
-    shape = (len(samples), 1, *samples.shape[2:])
-    return comfy.utils.reshape_mask(mask, shape).clamp(0, 1).contiguous()
+    kept = [min(old, new) for old, new in zip(frames.shape[2:], size, strict=True)]
+    pool = (adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d)[len(size) - 1]
+    pooled = pool(frames, kept)
+    return comfy.utils.reshape_mask(pooled, (batch, 1, *size)).clamp(0, 1).contiguous()
+
+
+def _clips(shape: torch.Size, frames: Tensor, batch: int, length: int) -> Tensor:
+    """Frames (F, 1, H, W) of masks of a `shape` as clips (b, 1, T, H, W)."""
+    if len(shape) > 3 and shape[-3] > 1:
+        clips = shape[:-3].numel()
+    else:
+        clips = batch if len(frames) == batch * length else 1
+    return frames.unflatten(0, (clips, -1)).transpose(1, 2)

@@ -10,9 +10,11 @@ from bayesdiff_core.methods.posterior_moves import (
 )
 from bayesdiff_core.methods.tangent import NU
 from bayesdiff_core.recording import Recorder, last_part
+from bayesdiff_core.resample.candidates import sample_candidates
 from bayesdiff_core.resample.masked_run import MaskedRun, RenoisedRun
 from bayesdiff_core.resample.noise_modes import NOISE_MODES, Start
 from bayesdiff_core.resample.rules import choose_candidate
+from bayesdiff_core.signals import late_evaluations, trajectory_variance
 from bayesdiff_core.solver_run import ReferenceSolver, SolverRun
 from bayesdiff_core.solvers import SAMPLERS, flow_sigmas
 from bayesdiff_core.tiling import tile
@@ -285,3 +287,19 @@ def test_a_moved_start_leaves_the_outside_and_needs_a_step_behind_it():
     torch.testing.assert_close(start[2:, ..., :3], state[..., :3] + 1)
     with pytest.raises(ValueError, match="Lower denoise"):
         posterior_moves(process, unit_posterior(2, torch.ones(3)), recording, 0)
+
+
+def test_candidates_are_judged_over_the_late_evaluations_of_the_whole_run():
+    """The same as of the original: a part that runs again counts from where it starts."""
+    process, _, recording = record("ddim")
+    masked = MaskedRun(recording, torch.ones(2, 1, 6, 6), 0.9, copies=3)
+    noise = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    region, start = NOISE_MODES["denoised"].begin(Start(masked, noise, renoise, lambda: noise))
+    run = SolverRun(ReferenceSolver(SAMPLERS["ddim"], masked.sigmas), process.denoiser, start)
+    found = sample_candidates(region, run, recording.schedule, recording.final, masked)
+    late = late_evaluations(len(recording.sigmas)).start
+    assert late > masked.first_evaluation > 0
+    own = found.recording.denoised[late - masked.first_evaluation :]
+    torch.testing.assert_close(found.trajectory, trajectory_variance(own))
+    theirs = trajectory_variance(recording.denoised[late:])
+    torch.testing.assert_close(found.original_trajectory, theirs)

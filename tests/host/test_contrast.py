@@ -73,3 +73,12 @@ def test_nothing_stays_on_the_model(scene):
     contrast(scene, {"samples": torch.randn(scene.latent["samples"].shape)})
     assert scene.model.wrappers == before
     assert scene.model.model_options == options
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30])
+def test_latents_beyond_the_range_of_numbers_have_no_contrast(scene, size):
+    samples = size * torch.randn(
+        scene.latent["samples"].shape, generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.raises(ValueError, match="contrast of this latent is NaN or infinite"):
+        contrast(scene, {"samples": samples})

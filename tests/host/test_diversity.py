@@ -98,3 +98,14 @@ def test_a_run_without_a_recording_is_refused(scene):
     samples, uncertainty = scene.uncertain(recording_mb=0)
     with pytest.raises(ValueError, match="no recorded trajectory"):
         variants(scene, samples, uncertainty)
+
+
+def test_an_uncertainty_of_no_run_says_what_is_really_missing(scene):
+    samples, _ = scene.uncertain()
+    inputs = {"positive": scene.positive, "negative": scene.negative}
+    (judged,) = scene.host.call(
+        "BayesDiffContrast", model=scene.model, latent={"samples": samples}, seed=1, **inputs
+    ).outputs
+    with pytest.raises(ValueError, match="no run made it. Sample the image with") as raised:
+        variants(scene, samples, judged, signal="contrast")
+    assert "sampler_name" not in str(raised.value)

@@ -87,3 +87,11 @@ def test_an_output_without_input_blocks_with_a_sentence(host, scored):
 def test_images_of_another_run_are_refused(host, scored):
     with pytest.raises(ValueError, match="images of the same run"):
         ranked(host, scored(0.3, 0.1), image=numbered(0, 1, 2))
+
+
+@pytest.mark.parametrize("known", [[], [7], [7, 8], [7, 8, 9, 10]])
+def test_images_beyond_a_short_batch_index_are_counted_on(host, scored, known):
+    latent = {"samples": numbered(0, 1, 2).movedim(-1, 1), "batch_index": known}
+    _, latents, *_ = ranked(host, scored(0.3, 0.1, 0.2), latent=latent)
+    whole = [*known, *range(3)[len(known) :]]
+    assert latents[0]["batch_index"] == [whole[i] for i in (1, 2, 0)]

@@ -122,7 +122,7 @@ def test_the_tooltip_of_a_signal_input_explains_every_signal(host, text, first):
     known = host.module("bayesdiff_core.uncertainty").SIGNALS
     made = host.module("nodes.inputs").signal_input(text)
     assert made.options == list(known)
-    assert made.tooltip.splitlines() == [*first, *(f"{n}: {t}." for n, t in known.items())]
+    assert made.tooltip.splitlines() == [*first, *(f"{n}: {k.text}." for n, k in known.items())]
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["steps", "histogram alone"])
