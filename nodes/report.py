@@ -10,7 +10,7 @@ from server import PromptServer
 from ..bayesdiff_core.signals import SHORTEST
 from ..bayesdiff_core.uncertainty import Uncertainty
 
-__all__ = ["describe", "scores_and_report", "show_failures"]
+__all__ = ["describe", "say_on_node", "scores_and_report"]
 
 
 def describe(uncertainty: Uncertainty) -> str:
@@ -40,17 +40,15 @@ def describe(uncertainty: Uncertainty) -> str:
     return "\n".join(lines)
 
 
-def show_failures(uncertainty: Uncertainty) -> None:
-    """Write on the node that is running what could not be computed, if anything."""
+def say_on_node(text: str) -> None:
+    """Write a text on the node that is running; a page that cannot be reached costs nothing."""
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    failures = uncertainty.settings.failures
-    if failures and context is not None and server is not None:
-        # The report says the same: a page that cannot be reached costs nothing.
+    if text and context is not None and server is not None:
         with suppress(Exception):
-            server.send_progress_text("\n".join(failures), context.node_id)
+            server.send_progress_text(text, context.node_id)
 
 
 def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
     """The score per image by `artifact`, high is suspect, and the text."""
-    show_failures(uncertainty)
+    say_on_node("\n".join(uncertainty.settings.failures))
     return uncertainty.signal("artifact").scores.tolist(), describe(uncertainty)

@@ -13,11 +13,16 @@ from torch import Tensor
 from ..bayesdiff_core.recording import Recording
 from ..bayesdiff_core.render.viewer_payload import encode
 from ..bayesdiff_core.uncertainty import Signal
+from .report import say_on_node
 
 __all__ = ["KEY", "show"]
 
 KEY = "bayesdiff"
 """Where the page finds it in a node's output. Not `images`: those the host draws itself."""
+
+
+KEPT = 500
+"""Files of values that stay in the temp folder; the page says of older ones that they expired."""
 
 
 def show(
@@ -28,10 +33,31 @@ def show(
     recording: Recording | None = None,
 ) -> dict[str, Any]:
     """Writes the values to the temp folder; returns what the node hands to the page."""
-    name = f"bayesdiff_{uuid.uuid4().hex}.bin"
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(encode(signals, artifact, size, recording))
+    try:
+        name = _store(encode(signals, artifact, size, recording))
+    except OSError as error:
+        say_on_node(f"The viewer has nothing to read: the temp folder took no file ({error}).")
+        return {}
     pictures = [] if images is None else ui.PreviewImage(images).as_dict()["images"]
     values = {"filename": name, "subfolder": "", "type": "temp"}
     return {KEY: [{"values": values, "images": [dict(image) for image in pictures]}]}
+
+
+def _store(values: bytes) -> str:
+    """Write values to the temp folder, whole or not at all, and forget the oldest of ours.
+
+    Returns the file's name.
+    """
+    name = f"bayesdiff_{uuid.uuid4().hex}.bin"
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{name}.part"
+    try:
+        unfinished.write_bytes(values)
+        unfinished.replace(folder / name)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    files = sorted(folder.glob("bayesdiff_*.bin"), key=lambda file: file.stat().st_mtime_ns)
+    for file in files[:-KEPT]:
+        file.unlink(missing_ok=True)
+    return name

@@ -107,15 +107,15 @@ export class HeatmapViewer {
     if (!isReference(reference) || same(reference, this.#reference)) return;
     this.#reference = reference;
     if (!this.state.payload) this.state.showMessage("loading");
-    const buffer = await this.#fetch(reference.values);
+    const payload = await this.#fetch(reference.values);
     if (reference !== this.#reference || this.#abort.signal.aborted) return;
-    if (!buffer) {
+    if (!payload) {
       this.#reference = null;
       this.state.showMessage("expired");
       return;
     }
     const urls = reference.images.map((image) => this.#host.url(image));
-    this.state.show(readPayload(buffer), new Images(urls));
+    this.state.show(payload, new Images(urls));
   }
 
   /** Opens the viewer in full size. */
@@ -141,7 +141,8 @@ export class HeatmapViewer {
   async #fetch(file) {
     try {
       const answer = await fetch(this.#host.url(file), { signal: this.#abort.signal });
-      return answer.ok ? await answer.arrayBuffer() : null;
+      // A file that was cut off is as good as none.
+      return answer.ok ? readPayload(await answer.arrayBuffer()) : null;
     } catch {
       return null;
     }

@@ -291,6 +291,12 @@ def test_cancelling_leaves_nothing_on_the_model(scene, monkeypatch):
     assert torch.equal(result[..., 8:], samples[..., 8:])
 
 
+def test_a_last_part_without_an_evaluation_is_refused(scene):
+    samples, uncertainty = scene.uncertain(sampler_name="dpm_adaptive", steps=3, contrast=False)
+    with pytest.raises(ValueError, match="asks for nothing on the last 34%"):
+        resample(scene, samples, uncertainty, denoise=0.34)
+
+
 def test_one_place_puts_the_outside_back(scene, monkeypatch):
     """On a scaled latent the way in and out rounds; without that one place it would show."""
     monkeypatch.setattr(scene.model.model.latent_format, "scale_factor", 0.18215)

@@ -135,3 +135,32 @@ def test_the_plot_has_the_width_that_was_asked_for(host, make, recorded):
         **{"uncertainty": uncertainty, "signal": "artifact", "colormap": "inferno", "width": 512},
     )
     assert result.outputs[0].shape == (1, 512 if recorded else 256, 512, 3)
+
+
+def test_the_temp_folder_holds_only_the_latest_values(host, make, monkeypatch, tmp_path):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(host.module("nodes.viewer"), "KEPT", 3)
+    names = []
+    for _ in range(5):
+        (shown,) = heatmap(host, make()).ui["bayesdiff"]
+        names.append(shown["values"]["filename"])
+    assert {file.name for file in tmp_path.glob("bayesdiff_*")} == set(names[-3:])
+
+
+def test_a_full_disk_costs_the_viewer_and_not_the_picture(host, make, monkeypatch, tmp_path):
+    import errno
+    from pathlib import Path
+
+    import folder_paths
+
+    def full(self, _data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = heatmap(host, make())
+    assert torch.isfinite(result.outputs[0]).all()
+    assert not result.ui
+    assert not list(tmp_path.iterdir())

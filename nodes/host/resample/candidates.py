@@ -147,6 +147,12 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
                 f"The sampler '{solver.name}' chooses its steps by the image, so a part of its "
                 "run cannot be done again. Sample the image with another one, such as dpmpp_2m."
             )
+        if solver.trace.evaluations == 0:
+            raise ValueError(
+                f"The sampler '{solver.name}' asks for nothing on the last "
+                f"{self.options.denoise:.0%} of this schedule. Raise denoise, or sample the image "
+                "in more steps."
+            )
         if self.plan.recording is None:
             return None
         options = self.options
