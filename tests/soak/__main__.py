@@ -43,6 +43,7 @@ class Soak:
         self.report = report
         self.folder = folder
         self.outcomes: list[Outcome] = []
+        self.info: dict[str, Any] = {}
         self.references: dict[str, dict[str, str]] = {}
         self.memory: list[list[float]] = []
         self.tensors: list[float] = []
@@ -64,6 +65,7 @@ class Soak:
         self.server.wait_until_ready()
         self.server.get("/soak/state")
         self.server.queue(posterior_files(self.server.get("/object_info")).prompt)
+        self.info = self.server.get("/object_info")
         print(f"{location}, seed {self.seed}, log {self.server.log}", flush=True)
 
     def stop_server(self) -> None:
@@ -75,13 +77,12 @@ class Soak:
         """Runs one prompt, judges it and writes the report."""
         if self.server is None:
             self.start_server()
-        info = self.server.get("/object_info")
         number = len(self.outcomes)
         if number % REFERENCE_EVERY == 0:
             name = REFERENCES[number // REFERENCE_EVERY % len(REFERENCES)]
-            outcome = self.run(reference_workflow(info, name, number), None, name)
+            outcome = self.run(reference_workflow(self.info, name, number), None, name)
         else:
-            workflow = random_workflow(info, self.random)
+            workflow = random_workflow(self.info, self.random)
             after = self.random.random() * self._usual_seconds()
             outcome = self.run(workflow, after if self.random.random() < CANCELLED else None)
         self.outcomes.append(outcome)

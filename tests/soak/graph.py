@@ -5,15 +5,17 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-__all__ = ["Graph", "Link"]
+__all__ = ["STEPS", "Graph", "Link"]
 
 Link = list
 """[node id, slot]: the output of a node."""
 
+STEPS = [1, 2, 2, 3, 3, 4, 4, 5, 6, 8, 10, 12]
+
 SMALL: dict[str, tuple[float, float] | list[Any]] = {
-    **{"steps": (1, 12), "cfg": (0.5, 9), "recording_mb": [0, *[2048] * 5]},
+    **{"steps": STEPS, "cfg": (0.5, 9), "recording_mb": [0, *[2048] * 5]},
     **{"probes": (1, 6), "refreshes": (1, 4), "members": (2, 4), "skip": (1, 3), "draws": (1, 3)},
-    **{"candidates": (1, 3), "rounds": (1, 2), "variants": (1, 3), "count": (1, 4)},
+    **{"candidates": (1, 3), "rounds": [1, 1, 2], "variants": (1, 3), "count": (1, 4)},
     **{"grow": (-2, 6), "feather": (0, 6), "minimum_area": (0, 60), "width": (256, 512)},
     **{"threshold_value": (0, 1), "scale_low": (0, 0.2), "scale_high": (0.3, 2), "step": (0, 1)},
     **{"method": ["tangent", "ensemble"]},

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from demo.bundle import load_config
-from tests.soak.graph import Graph, Link
+from tests.soak.graph import STEPS, Graph, Link
 
 __all__ = [
     *("REFERENCES", "Workflow"),
@@ -105,7 +105,10 @@ def random_workflow(info: dict[str, Any], random: Random) -> Workflow:
     """Sampling, mostly with a posterior, and one to three of the other nodes after it."""
     graph = Graph(info, random)
     scene = _scene(
-        graph, random.choice(NAMES), random.choice([1, 1, 2, 2, 3, 4]), random.randrange(1 << 31)
+        graph,
+        random.choice(NAMES),
+        random.choice([1, 1, 1, 2, 2, 3, 4]),
+        random.randrange(1 << 31),
     )
     if graph.chance(0.25):
         patch = random.choice(["RescaleCFG", "ModelSamplingSD3"])
@@ -115,7 +118,7 @@ def random_workflow(info: dict[str, Any], random: Random) -> Workflow:
         scene.laplace = _posterior(scene)
     _sample(scene)
     followers = list(FOLLOWERS)
-    for name in random.sample(followers, random.randint(1, 3)):
+    for name in random.sample(followers, random.choice([1, 1, 2, 3])):
         FOLLOWERS[name](scene)
         scene.workflow.parts.append(name)
     return scene.workflow
@@ -126,7 +129,7 @@ def reference_workflow(info: dict[str, Any], name: str, nonce: int) -> Workflow:
     graph = Graph(info, Random(name))
     scene = _scene(graph, name, 2, nonce)
     scene.laplace = _fit(scene, 2)
-    schedule = {"steps": 8, "sampler_name": "dpmpp_2m_sde", "scheduler": "simple", "cfg": 3.0}
+    schedule = {"steps": 5, "sampler_name": "dpmpp_2m_sde", "scheduler": "simple", "cfg": 3.0}
     fixed = {"denoise": 1.0, "contrast": True, "method": "tangent", "preset": "balanced"}
     _ksampler(scene, **schedule, **fixed, recording_mb=2048)
     heatmap = graph.add("UncertaintyHeatmap", uncertainty=scene.uncertainty, vae=scene.vae,
@@ -218,8 +221,8 @@ def _ksampler(scene: Scene, **inputs: Any) -> None:
 
 def _advanced(scene: Scene) -> None:
     random = scene.graph.random
-    steps = random.randint(2, 12)
-    start = random.choice([0, 0, random.randrange(steps - 1)])
+    steps = random.choice(STEPS)
+    start = random.choice([0, 0, random.randrange(steps)])
     end = random.choice([10000, random.randint(start + 1, steps)])
     _sampled(
         scene, "BayesDiffUncertainKSamplerAdvanced", **scene.prompts, steps=steps,
@@ -254,7 +257,7 @@ def _custom(scene: Scene) -> None:
         if graph.chance(0.6)
         else graph.out(random.choice(OPTION_SAMPLERS))
     )
-    steps, scheduler = random.randint(1, 12), graph.choices("BasicScheduler", "scheduler")
+    steps, scheduler = random.choice(STEPS), graph.choices("BasicScheduler", "scheduler")
     sigmas = (
         graph.out("KarrasScheduler", steps=steps, sigma_max=1.0, sigma_min=0.03)
         if graph.chance(0.3)
