@@ -28,7 +28,7 @@ SINGLE_STEP = ("euler", "euler_ancestral", "ddim", "dpm_2")
 """Samplers that the method bayesdiff covers."""
 OPTION_SAMPLERS = (
     *("SamplerEulerAncestral", "SamplerLMS", "SamplerDPMPP_2M_SDE", "SamplerDPMPP_3M_SDE"),
-    *("SamplerDPMPP_SDE", "SamplerDPMAdaptative", "SamplerSASolver", "SamplerER_SDE"),
+    *("SamplerDPMPP_SDE", "SamplerDPMAdaptative", "SamplerER_SDE"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import time
 import weakref
 from collections import Counter
 from typing import Any
@@ -38,6 +39,8 @@ RESULTS = {"LaplacePosterior", "Recording", "RunSettings", "Segment", "Signal", 
 """Classes whose objects the host keeps as long as it caches what the nodes returned."""
 OF_MODELS = {"LastLayer", "ModelLayer", "OutputMap", "Positions"}
 """Classes whose objects live as long as the model they were found in."""
+LOOKS = 5
+"""How often objects are looked for: `gc.collect` does nothing while another thread collects."""
 MODELS = (".demo.", ".nodes.host.demo_models")
 """Parts of the extension whose objects belong to a bundled model."""
 
@@ -59,9 +62,14 @@ class Traces:
 
         Between prompts only: a run that goes on has a right to its objects.
         """
-        gc.collect()
-        functions, objects = host_functions(), own_objects()
-        held = Counter({name: objects.pop(name) for name in sorted(objects) if is_held(name)})
+        functions = host_functions()
+        for _ in range(LOOKS):
+            gc.collect()
+            objects = own_objects()
+            held = Counter({name: objects.pop(name) for name in sorted(objects) if is_held(name)})
+            if not objects - self._objects:
+                break
+            time.sleep(0.3)
         if not self._functions:
             self._functions, self._objects = functions, objects
         models = [(ref, before) for ref, before in self._models if ref() is not None]
