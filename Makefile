@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 JS_TESTS := $(wildcard tests/js/*.test.js tests/js/*.test.mjs)
 
-.PHONY: help setup demo test test-setup lint typecheck pytest test-js bench bench-quick format clean
+MINUTES ?= 10
+
+.PHONY: help setup demo test test-setup lint typecheck pytest test-js soak bench bench-quick format clean
 
 help:
 	@echo "make setup   create $(VENV) and install what development needs"
 	@echo "make demo    run the demonstration without a host; pictures in output/demo/"
 	@echo "make test    check and test everything this machine can run"
+	@echo "make soak MINUTES=n   random prompts on a live ComfyUI; report in output/soak.json"
 	@echo "make bench   measure fidelity in full (hours) and write docs/benchmarks.md"
 	@echo "make bench-quick   run the quick benchmarks"
 	@echo "make format  format the Python code"
@@ -45,6 +48,10 @@ pytest: test-setup
 
 test-js:
 	$(if $(JS_TESTS),node --test $(JS_TESTS),@echo "tests/js holds no test yet.")
+
+soak: setup
+	$(BIN)/python -m tests.install_host_requirements
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: setup
 	$(BIN)/python -m benchmarks.fidelity --output docs/fidelity
