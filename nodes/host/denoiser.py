@@ -100,6 +100,7 @@ class HostDenoiser:
             arguments, vector = self._running or (own, sigma)
             state = guider_state(arguments["model_options"])
             denoised = self._call(z, vector, arguments)
+        record.set_aside()
         return denoised, HostRecord(z.clone(), sigma.clone(), state, record)
 
     @contextmanager
@@ -180,7 +181,7 @@ class HostDenoiser:
                 self._tap.recording() as tapped,
             ):
                 self._call(z, sigma, arguments)
-        calls = tapped.checked()
+        calls = [call.on(z.device) for call in tapped.checked()]
         with (
             self._capture(self.arguments) as (arguments, captured),
             preserve_state(options, self.shape[0]),

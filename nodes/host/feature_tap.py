@@ -45,6 +45,12 @@ class CondCall:
     predictions: list[Tensor]
     features: list[Features | None]
 
+    def on(self, device: torch.device | str) -> CondCall:
+        """The same on a device."""
+        features = [phi if phi is None else phi.to(device) for phi in self.features]
+        predictions = [prediction.to(device) for prediction in self.predictions]
+        return CondCall(self.x.to(device), predictions, features)
+
 
 @dataclass
 class TapRecord:
@@ -52,6 +58,13 @@ class TapRecord:
 
     calls: list[CondCall] = field(default_factory=list)
     error: Exception | None = None
+
+    def set_aside(self) -> None:
+        """Move the calls out of the device's memory, where they wait for the end of the run."""
+        try:
+            self.calls = [call.on("cpu") for call in self.calls]
+        except Exception as error:
+            self.calls, self.error = [], error
 
     def checked(self) -> list[CondCall]:
         """The calls. Raises what kept them from being recorded."""
