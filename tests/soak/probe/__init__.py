@@ -14,7 +14,7 @@ from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
 from .digest import digest
-from .traces import Traces
+from .traces import Traces, trimmed_mb
 
 TRACES = Traces()
 
@@ -65,3 +65,8 @@ async def comfy_entrypoint() -> SoakProbe:
 @PromptServer.instance.routes.get("/soak/state")
 async def state(_request: web.Request) -> web.Response:
     return web.json_response(TRACES.state())
+
+
+@PromptServer.instance.routes.get("/soak/trimmed")
+async def trimmed(_request: web.Request) -> web.Response:
+    return web.json_response(trimmed_mb())

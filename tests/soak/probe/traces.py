@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import time
@@ -21,7 +22,7 @@ import psutil
 import torch
 from comfy.k_diffusion import sampling
 
-__all__ = ["Traces"]
+__all__ = ["Traces", "trimmed_mb"]
 
 EXTENSION = "comfyui-bayesdiff"
 MODULES = [
@@ -91,7 +92,7 @@ class Traces:
             "changed": sorted(set(changed)),
             "held": held,
             "tensors_mb": tensors_mb(),
-            "rss_mb": psutil.Process().memory_info().rss / 2**20,
+            "rss_mb": rss_mb(),
         }
 
 
@@ -144,6 +145,20 @@ def own_objects() -> Counter[str]:
 def is_held(name: str) -> bool:
     """Whether the host rightly keeps objects of a class after a prompt."""
     return name.rpartition(".")[2] in RESULTS | OF_MODELS
+
+
+def rss_mb() -> float:
+    """Resident memory of the server."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def trimmed_mb() -> float | None:
+    """Resident memory once the allocator has given back what is free; None without glibc."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (AttributeError, OSError):
+        return None
+    return rss_mb()
 
 
 def tensors_mb() -> float:
