@@ -165,3 +165,30 @@ def test_sigmas_without_a_step_give_what_the_host_gives(scene):
         assert torch.equal(ours["samples"], stock["samples"])
         assert not uncertainty.signal("trajectory").map.any()
         assert "trajectory is zero" in report
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("with_laplace", [False, True])
+def test_an_image_that_diverged_comes_as_the_host_makes_it(
+    scene, laplace, monkeypatch, with_laplace
+):
+    posterior = laplace if with_laplace else None
+    scene.uncertain(steps=STEPS, laplace=laplace)
+    with monkeypatch.context() as patch:
+        disturb(patch, scene, 1, ACTS["nan"])
+        stock = scene.ksampler(steps=STEPS)
+        call = scene.host.call("UncertainKSampler", **scene.inputs(steps=STEPS), laplace=posterior)
+    latent, uncertainty, scores, report = call.outputs
+    assert stock.isnan().any()
+    assert torch.equal(latent["samples"].isnan(), stock.isnan())
+    assert "trajectory could not be computed" in report
+    assert all(torch.isfinite(torch.tensor(score)) for score in scores)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_without_any_prompt_there_is_an_image_and_no_posterior(scene, laplace):
+    inputs = {"steps": STEPS, "positive": [], "negative": []}
+    ours, uncertainty = scene.uncertain(**inputs, laplace=laplace)
+    assert torch.equal(ours, scene.ksampler(**inputs))
+    assert "posterior" not in uncertainty.signals
+    assert any("at least one conditioning" in text for text in uncertainty.settings.failures)
