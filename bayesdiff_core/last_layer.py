@@ -142,6 +142,12 @@ class LastLayer:
             activation, weight, bias, module.stride, module.padding, module.dilation
         )
 
+    def in_layout(self, outputs: Tensor, like: Tensor) -> Tensor:
+        """Outputs (N, P, R) in the layout and type of `like`, an output of the layer."""
+        if self.is_convolution:
+            outputs = outputs.transpose(1, 2)
+        return outputs.reshape(like.shape).to(like)
+
     @contextmanager
     def perturbed(self, deltas: Tensor, chunks: int = 1) -> Iterator[None]:
         """Within the context every copy of a batch runs with weights of its own.
@@ -241,6 +247,21 @@ class OutputMap:
         device = outputs.device
         found = outputs[:, self.position.to(device), self.row.to(device)]
         return found * self.sign.to(device)
+
+    def scatter(self, values: Tensor, rows: int) -> Tensor:
+        """Outputs of the layer that the network rearranges into given values.
+
+        Arguments:
+            values: Shape (N, C, *S).
+            rows: Number R of the layer's outputs.
+
+        Returns:
+            Shape (N, P, R); what does not reach the latent is zero.
+        """
+        device = values.device
+        outputs = values.new_zeros(len(values), self.positions, rows)
+        outputs[:, self.position.to(device), self.row.to(device)] = values * self.sign.to(device)
+        return outputs
 
     def average(self, values: Tensor) -> Tensor:
         """Mean over the elements that share a position.

@@ -19,15 +19,14 @@ from torch import Tensor
 
 from ...bayesdiff_core.features import Features
 from ...bayesdiff_core.laplace import LaplacePosterior
-from ...bayesdiff_core.last_layer import check_fingerprint
+from ...bayesdiff_core.last_layer import LastLayerError, check_fingerprint
 from .conditioning import Conds
-from .last_layer import ModelLayer, find_layer
+from .last_layer import OURS, ModelLayer, check_output, find_layer, runs_again
 from .memory import COPIES
 from .validation import check_options
 
 __all__ = ["CondCall", "Tap", "TapRecord", "open_last_layer"]
 
-KEY = "bayesdiff"
 WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
@@ -84,6 +83,7 @@ class Tap:
         self._record: TapRecord | None = None
         self._mean: _MeanFeatures | None = None
         self._deltas: Tensor | None = None
+        self._rows = 0
         self._replies: Iterator[list[Tensor]] | None = None
 
     def install(self, model_options: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Tap:
         }
         for kind, wrapper in wrappers.items():
             comfy.patcher_extension.add_wrapper_with_key(
-                kind, KEY, wrapper, model_options, is_model_options=True
+                kind, OURS, wrapper, model_options, is_model_options=True
             )
 
     @contextmanager
@@ -146,6 +146,7 @@ class Tap:
     ) -> list[Tensor]:
         if self._replies is not None:
             return next(self._replies)
+        self._rows = len(x)
         if self._record is not None:
             with self._looking_on():
                 parts = _parts(model, conds, x, timestep, model_options)
@@ -182,6 +183,7 @@ class Tap:
         with ExitStack() as stack:
             if self._deltas is not None:
                 chunks = len(transformer_options["cond_or_uncond"])
+                _check_rows(len(x), chunks, self._rows)
                 deltas = self._deltas[transformer_options.get(COPIES, slice(None))]
                 stack.enter_context(self.layer.layer.perturbed(deltas, chunks))
             activations = None
@@ -190,6 +192,8 @@ class Tap:
             output = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         if activations is not None and self._mean is not None:
             with self._looking_on():
+                sides = len(transformer_options["cond_or_uncond"])
+                _check_rows(len(x), sides, self._rows)
                 self._mean.add(activations, transformer_options)
         return output
 
@@ -213,16 +217,36 @@ def open_last_layer(
         posterior: Checked against the layer where it is given.
 
     Raises:
-        ValueError: If the options cannot be followed, the model has no last layer to follow, or
-            the posterior belongs to another layer.
+        ValueError: If the options cannot be followed, the model has no last layer to follow,
+            something changes what the network returns, or the posterior belongs to another layer.
     """
     check_options(model_options)
     layer = find_layer(model, conds, x, sigma, model_options)
     if posterior is not None:
         check_fingerprint(posterior, layer.fingerprint(x.device))
+    check_output(layer, model, conds, x, sigma, model_options)
     tap = Tap(layer)
     tap.install(model_options)
     return tap
+
+
+def _check_rows(rows: int, sides: int, batch: int) -> None:
+    """Refuses a call of the model that holds a part of the batch.
+
+    Arguments:
+        rows: Of the call.
+        sides: Conditionings that share it.
+        batch: States that the sampler asked about, with copies.
+
+    Raises:
+        LastLayerError: If not every side has the whole batch.
+    """
+    if rows != sides * batch:
+        raise LastLayerError(
+            f"The model was called with {rows} latents in place of {sides * batch}: a node splits "
+            "the batch, so it cannot be told which latent the last layer saw. Remove that node, "
+            "or sample without a posterior."
+        )
 
 
 @dataclass
@@ -277,19 +301,19 @@ class _MeanFeatures:
     conditions: int
     _sums: dict[int, Features] = field(default_factory=dict)
     _weights: dict[int, Tensor] = field(default_factory=dict)
+    _seen: set[PartKey] = field(default_factory=set)
 
     def add(self, activations: list[Tensor], transformer_options: dict[str, Any]) -> None:
         """The features of one call of the model, which may carry several parts."""
         sides = transformer_options["cond_or_uncond"]
         if len(activations) != 1:
-            raise RuntimeError(
-                f"The last layer '{self.layer.layer.name}' ran {len(activations)} times in one "
-                "call of the model instead of once. Remove nodes that cache or split its calls "
-                "(EasyCache, LazyCache), or sample without a posterior."
-            )
+            raise runs_again(self.layer.layer, len(activations))
         # A compiled model may use the memory of its activations again in its next call.
         chunks = activations[0].clone().chunk(len(sides))
         for side, uuid, chunk in zip(sides, transformer_options["uuids"], chunks, strict=True):
+            if (side, uuid) in self._seen:
+                raise runs_again(self.layer.layer, 2)
+            self._seen.add((side, uuid))
             self._add_part(side, self.parts[side, uuid], chunk)
 
     def features(self) -> list[Features | None]:

@@ -102,8 +102,10 @@ class _Fit:
     generator: torch.Generator
 
     def run(self, session: Session) -> Fit:
-        tap = open_last_layer(session.model, session.conds, session.latents, session.sigma_max,
-                              session.options)  # fmt: skip
+        # A run is checked at its highest noise level, the fit in the middle of the schedule.
+        middle = session.model.model_sampling.percent_to_sigma(0.5)
+        tap = open_last_layer(session.model, session.conds, session.latents,
+                              session.sigma_max.new_tensor(middle), session.options)  # fmt: skip
         sums = self._sum(session, tap)
         layer, device = tap.layer, session.latents.device
         posterior = sums.posterior(
