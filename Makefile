@@ -4,17 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
+LOWEST := .venv-lowest
 JS_TESTS := $(wildcard tests/js/*.test.js tests/js/*.test.mjs)
 
 MINUTES ?= 10
 
-.PHONY: help setup demo test test-setup lint typecheck pytest test-js soak bench bench-quick format clean
+.PHONY: help setup demo test test-lowest test-setup lint typecheck pytest test-js soak bench bench-quick format clean
 
 help:
 	@echo "make setup   create $(VENV) and install what development needs"
 	@echo "make demo    run the demonstration without a host; pictures in output/demo/"
 	@echo "make test    check and test everything this machine can run"
 	@echo "make soak MINUTES=n   random prompts on a live ComfyUI; report in output/soak.json"
+	@echo "make test-lowest   test the core with the lowest versions it asks for"
 	@echo "make bench   measure fidelity in full (hours) and write docs/benchmarks.md"
 	@echo "make bench-quick   run the quick benchmarks"
 	@echo "make format  format the Python code"
@@ -45,6 +47,15 @@ test-setup: setup
 
 pytest: test-setup
 	$(BIN)/python -m pytest
+
+# An environment of its own, with the lowest versions that requirements.txt states.
+$(LOWEST)/.requirements-installed: requirements-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --requirement requirements-lowest.txt
+	touch $@
+
+test-lowest: $(LOWEST)/.requirements-installed
+	$(LOWEST)/bin/python -m pytest tests/core
 
 test-js:
 	$(if $(JS_TESTS),node --test $(JS_TESTS),@echo "tests/js holds no test yet.")

@@ -113,7 +113,7 @@ class UncertainRun:
             guider = call.model_k.inner_model
             guider.conds = align(guider.conds, len(call.x))
             in_parts(call.model_options, len(call.x))
-        solver.denoiser.tap = self._open(call)
+        solver.denoiser.tap = self._tap(call)
         self._run = solver.run()
         self._observed = self._observe(solver)
         # Some samplers write into their schedule: what the host leaves by is what they left.
@@ -171,7 +171,7 @@ class UncertainRun:
         run = solver.run()
         run.draws = self._run.draws
         if self.options.posterior is not None and self.follows:
-            solver.denoiser.tap = attempt("posterior", lambda: self._open(call))
+            solver.denoiser.tap = self._tap(call)
         bar = comfy.utils.ProgressBar(len(CONTRAST_LEVELS) + len(observed.records))
         solver.denoiser.progress = bar.update
 
@@ -194,10 +194,13 @@ class UncertainRun:
         )
         return call.x
 
-    def _open(self, call: SamplerCall) -> Tap | None:
-        """A tap on the last layer for one run, where a posterior asks for it."""
+    def _open(self, call: SamplerCall) -> None:
+        """Find the last layer and check that it can be followed, where a posterior asks for it.
+
+        Needs some calls of the model, so it is done before the image's own run.
+        """
         if self.options.posterior is None:
-            return None
+            return
         guider = call.model_k.inner_model
         conds = align(guider.conds, len(call.x))
         if not any(conds.values()):
@@ -206,11 +209,19 @@ class UncertainRun:
                 "posterior could not be computed: it needs at least one conditioning"
             )
             self.options = replace(self.options, posterior=None)
-            return None
-        return open_last_layer(
+            return
+        self._layer = open_last_layer(
             guider.inner_model, conds, call.x, call.sigmas[0], call.model_options,
             self.options.posterior,
-        )  # fmt: skip
+        ).layer  # fmt: skip
+
+    def _tap(self, call: SamplerCall) -> Tap | None:
+        """A tap on the last layer for one run, where a posterior asks for it."""
+        if self.options.posterior is None:
+            return None
+        tap = Tap(self._layer)
+        tap.install(call.model_options)
+        return tap
 
 
 class Failures:
