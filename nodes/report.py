@@ -51,4 +51,8 @@ def say_on_node(text: str) -> None:
 def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
     """The score per image by `artifact`, high is suspect, and the text."""
     say_on_node("\n".join(uncertainty.settings.failures))
-    return uncertainty.signal("artifact").scores.tolist(), describe(uncertainty)
+    # The image is finished: what is said of it must not cost it.
+    try:
+        return uncertainty.signal("artifact").scores.tolist(), describe(uncertainty)
+    except Exception as error:
+        return [float("nan")] * uncertainty.batch, f"The scores could not be computed: {error}"

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
 import torch
@@ -22,7 +23,7 @@ from ...bayesdiff_core.laplace import LaplacePosterior
 from ...bayesdiff_core.last_layer import LastLayerError, check_fingerprint
 from .conditioning import Conds
 from .last_layer import OURS, ModelLayer, check_output, find_layer, runs_again
-from .memory import COPIES
+from .memory import COPIES, is_out_of_memory
 from .validation import check_options
 
 __all__ = ["CondCall", "Tap", "TapRecord", "open_last_layer"]
@@ -221,7 +222,17 @@ def open_last_layer(
             something changes what the network returns, or the posterior belongs to another layer.
     """
     check_options(model_options)
-    layer = find_layer(model, conds, x, sigma, model_options)
+    try:
+        layer = find_layer(model, conds, x, sigma, model_options)
+    except (LastLayerError, comfy.model_management.InterruptProcessingException):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise RuntimeError(
+            f"The last layer is looked for with one latent at a time, and the model fails on that "
+            f"({error})."
+        ) from error
     if posterior is not None:
         check_fingerprint(posterior, layer.fingerprint(x.device))
     check_output(layer, model, conds, x, sigma, model_options)

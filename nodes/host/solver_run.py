@@ -23,6 +23,7 @@ from ...bayesdiff_core.solver_trace import (
 )
 from .denoiser import HostDenoiser
 from .guider import preserve_state
+from .memory import is_out_of_memory
 from .sampler_hooks import Decide, Decision, intercepted, own_decision
 
 __all__ = ["HostSolver", "SamplerCall"]
@@ -259,6 +260,8 @@ def _traits_of(call: SamplerCall, sigmas: Tensor) -> _SamplerTraits:
     try:
         _run_aside(call, model, x, sigmas.cpu(), lambda _own: torch.zeros_like(x), decide)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         # Such as samplers for video that go by frames and keep a cache of the model's.
         raise UntraceableSolverError(
             f"The sampler '{call.name}' does not run on a single number ({error}), so uncertainty "

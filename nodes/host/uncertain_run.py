@@ -26,6 +26,7 @@ from ...bayesdiff_core.uncertainty import SIGNALS, RunSettings, Uncertainty
 from .conditioning import align
 from .contrast import contrast_map, has_two_sides
 from .feature_tap import Tap, open_last_layer
+from .last_layer import ModelLayer
 from .memory import in_parts, is_out_of_memory
 from .solver_run import HostSolver, SamplerCall
 
@@ -53,6 +54,7 @@ class UncertainRun:
         self.name = name or function_name(sampler.sampler_function)
         self._solver: HostSolver | None = None
         self._observed: Observed | None = None
+        self._layer: ModelLayer | None = None
         self._failures = Failures()
 
     @property
@@ -81,7 +83,8 @@ class UncertainRun:
             return guider.sample(noise, samples, stage, sigmas.clone(), **{**arguments, **changes})
 
         aside = {"callback": None, "disable_pbar": True}
-        if self.options.posterior is not None or "adaptive" in self.name:
+        prepares = self.options.posterior is not None or "adaptive" in self.name
+        if prepares and len(sigmas) > 1:
             with preserved_generators():
                 run(self._prepare, **aside)
         result = run(self._main)
@@ -205,19 +208,23 @@ class UncertainRun:
         conds = align(guider.conds, len(call.x))
         if not any(conds.values()):
             # The host samples without any prompt, too; there is no call to find a layer in.
-            self._failures.sentences.append(
-                "posterior could not be computed: it needs at least one conditioning"
-            )
+            self._failures.add("posterior", "it needs at least one conditioning")
             self.options = replace(self.options, posterior=None)
             return
-        self._layer = open_last_layer(
-            guider.inner_model, conds, call.x, call.sigmas[0], call.model_options,
-            self.options.posterior,
-        ).layer  # fmt: skip
+        try:
+            self._layer = open_last_layer(
+                guider.inner_model, conds, call.x, call.sigmas[0], call.model_options,
+                self.options.posterior,
+            ).layer  # fmt: skip
+        except (ValueError, comfy.model_management.InterruptProcessingException):
+            raise
+        except Exception as error:
+            self._failures.add("posterior", error)
+            self.options = replace(self.options, posterior=None)
 
     def _tap(self, call: SamplerCall) -> Tap | None:
         """A tap on the last layer for one run, where a posterior asks for it."""
-        if self.options.posterior is None:
+        if self.options.posterior is None or self._layer is None:
             return None
         tap = Tap(self._layer)
         tap.install(call.model_options)
@@ -230,6 +237,14 @@ class Failures:
     def __init__(self) -> None:
         self.sentences: list[str] = []
         self._cancelled = False
+
+    def add(self, name: str, reason: Exception | str) -> None:
+        """A sentence about what could not be computed, and why."""
+        if isinstance(reason, Exception):
+            known = "the memory does not hold it, even in smaller calls"
+            found = str(reason) or type(reason).__name__
+            reason = known if is_out_of_memory(reason) else found
+        self.sentences.append(f"{name} could not be computed: {reason}")
 
     def attempt(
         self, name: str, work: Callable[[], T], passes_on_cancel: bool = False
@@ -248,10 +263,7 @@ class Failures:
                 f"{name} was not computed: the run was cancelled after the image was finished"
             )
         except Exception as error:
-            reason = str(error) or type(error).__name__
-            if is_out_of_memory(error):
-                reason = "the memory does not hold it, even in smaller calls"
-            self.sentences.append(f"{name} could not be computed: {reason}")
+            self.add(name, error)
         # Out of the handler, whose traceback holds the tensors of what failed.
         comfy.model_management.soft_empty_cache()
         return None
