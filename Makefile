@@ -9,13 +9,14 @@ JS_TESTS := $(wildcard tests/js/*.test.js tests/js/*.test.mjs)
 
 MINUTES ?= 10
 
-.PHONY: help setup demo test test-lowest test-setup lint typecheck pytest test-js soak bench bench-quick format clean
+.PHONY: help setup demo test test-lowest test-setup lint typecheck pytest test-js soak torture bench bench-quick format clean
 
 help:
 	@echo "make setup   create $(VENV) and install what development needs"
 	@echo "make demo    run the demonstration without a host; pictures in output/demo/"
 	@echo "make test    check and test everything this machine can run"
 	@echo "make soak MINUTES=n   random prompts on a live ComfyUI; report in output/soak.json"
+	@echo "make torture   let memory end at every place of every node's run (hours)"
 	@echo "make test-lowest   test the core with the lowest versions it asks for"
 	@echo "make bench   measure fidelity in full (hours) and write docs/benchmarks.md"
 	@echo "make bench-quick   run the quick benchmarks"
@@ -63,6 +64,10 @@ test-js:
 soak: setup
 	$(BIN)/python -m tests.install_host_requirements
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+# Memory that ends at every single place of every node's run: hours.
+torture: test-setup
+	TORTURE_POINTS=1000000 $(BIN)/python -m pytest tests/host/test_torture.py -k memory_that_ends
 
 bench: setup
 	$(BIN)/python -m benchmarks.fidelity --output docs/fidelity

@@ -16,7 +16,7 @@ from ..bayesdiff_core.tiling import tile
 from ..bayesdiff_core.uncertainty import Uncertainty
 from .host.resample.candidates import CandidateSampler, Settled
 from .host.resample.plan import ResampleOptions, plan_resampling
-from .host.resample.rounds import run_candidates
+from .host.resample.rounds import EDITED, run_candidates
 from .host.validation import check_latent, latent_mask
 
 __all__ = ["ALONG", "diversify", "uncertain_part"]
@@ -85,7 +85,7 @@ def diversify(
             "with UncertainKSampler, or make variants of it with MaskedResample and the rule all."
         )
     plan = plan_resampling(model, samples, uncertainty, options.overrides)
-    if plan.recording is None:
+    if plan.recording is None and not plan.edited:
         raise ValueError(
             "This UNCERTAINTY holds no recorded trajectory. Raise recording_mb in "
             "UncertainKSampler and sample again."
@@ -96,10 +96,11 @@ def diversify(
 
     sampler = CandidateSampler(plan, region, options, every_candidate)
     result = run_candidates(model, samples, positive, negative, sampler)
-    return {"samples": result}, _report(result, samples, region)
+    notes = [EDITED] if plan.edited else []
+    return {"samples": result}, "\n".join([*notes, *_report(result, samples, region)])
 
 
-def _report(result: Tensor, samples: Tensor, region: Tensor) -> str:
+def _report(result: Tensor, samples: Tensor, region: Tensor) -> list[str]:
     """How much is free to change, and how much every variant of every image did."""
     changes = (result.unflatten(0, (-1, len(samples))) - samples).square()
     share = region.expand_as(samples).flatten(1).sum(1).clamp(min=1e-6)
@@ -108,4 +109,4 @@ def _report(result: Tensor, samples: Tensor, region: Tensor) -> str:
     for image in range(len(samples)):
         found = ", ".join(f"{value:.3g}" for value in rms[:, image].tolist())
         lines.append(f"image {image + 1}: changed inside by {found} (rms, latent units)")
-    return "\n".join(lines)
+    return lines

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.host.resampling import left_half
+
 
 def variants(scene, samples, uncertainty, **changes):
     inputs = {
@@ -109,3 +111,16 @@ def test_an_uncertainty_of_no_run_says_what_is_really_missing(scene):
     with pytest.raises(ValueError, match="no run made it. Sample the image with") as raised:
         variants(scene, samples, judged, signal="contrast")
     assert "sampler_name" not in str(raised.value)
+
+
+def test_variants_of_an_edited_latent_start_from_what_it_is_now(scene):
+    samples, uncertainty = scene.uncertain(contrast=False)
+    edited = samples + 0.5
+    latent, report = scene.host.call(
+        "BayesDiffDiversity", model=scene.model, latent={"samples": edited},
+        uncertainty=uncertainty, positive=scene.positive, negative=scene.negative, seed=1,
+        variants=2, denoise=0.7, signal="artifact", percentile=75.0, mask=left_half(),
+    ).outputs  # fmt: skip
+    assert "not the one that was recorded" in report
+    assert torch.equal(latent["samples"][..., 8:], edited[..., 8:].repeat(2, 1, 1, 1))
+    assert not torch.equal(latent["samples"][: len(edited), ..., :8], edited[..., :8])

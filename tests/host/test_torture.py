@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from tests.host.tiny import prompt, tiny_scene
 from tests.support.host import Host
 
 STEPS = 2
+
+POINTS = int(os.environ.get("TORTURE_POINTS", "10"))
+"""At how many places of a node's run memory ends; `make torture` takes every one."""
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,7 @@ def under(host: Any, mode: OutOfMemoryAt, work: Callable[[], Any]) -> Any:
 
 def evenly(total: int, count: int) -> list[int]:
     """At most so many of 1 .. total, the first and the last among them."""
+    count = max(2, min(count, total))
     return sorted({1 + round(i * (total - 1) / (count - 1)) for i in range(count)})
 
 
@@ -257,7 +262,7 @@ def test_memory_that_ends_anywhere(small, posterior, sampled, spans, name):
     before = fingerprint_of_the_host(small.model)
     assert same(injected(0), expected)
     total = spans["mode"].made if stock is None else spans["run"]
-    for n in evenly(total, 10):
+    for n in evenly(total, POINTS):
         try:
             outputs = injected(n)
         except (torch.cuda.OutOfMemoryError, ValueError) as error:
