@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .map_checks import check_whole
 from .precision import STRUCTURES, Structure, check_precision, structured
 
 __all__ = ["Evidence", "GaussNewton", "LaplacePosterior"]
@@ -335,6 +336,7 @@ class LaplacePosterior:
         Returns:
             Shape (count, R, D), in the unit of the weights.
         """
+        check_whole(count, "The number of draws")
         shape = (count, self.rows, self.features)
         white = torch.randn(shape, generator=generator, device=generator.device)
         return structured(self.precision).color(white, self.factor(generator.device))

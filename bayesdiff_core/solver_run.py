@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .features import Features
 from .last_layer import OutputMap
+from .map_checks import check_finite
 from .solver_trace import DrawNoise, Evaluate, Trace, trace_solver
 from .solvers import SamplerFunction
 from .tiling import tile
@@ -208,6 +209,7 @@ class SolverRun:
         mask: Tensor | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
+        check_finite(solver.sigmas, "The schedule")
         self.solver = solver
         self.denoiser = denoiser
         self.x = x

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .map_checks import check_number, check_whole
+
 __all__ = [
     "SAMPLERS",
     "SamplerFunction",
@@ -57,6 +59,8 @@ def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
     Returns:
         Shape (steps + 1,), from 1 down to 0.
     """
+    check_whole(steps, "The number of steps", 1)
+    check_number(shift, "The shift", 1e-6)
     t = torch.linspace(1, 0, steps + 1)
     return shift * t / (1 + (shift - 1) * t)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..laplace import LaplacePosterior
+from ..map_checks import check_whole
 from ..recording import Recording
 from ..solver_run import SolverRun
 from ..tiling import tile
@@ -38,6 +39,9 @@ def posterior_moves(
     most refreshes * (1 + probes) evaluations. Raises ValueError at the first evaluation: there the
     state is the initial noise, on which the weights have no influence.
     """
+    check_whole(row, "The evaluation", 0, len(recording.states) - 1)
+    check_whole(probes, "The number of probes", 1)
+    check_whole(refreshes, "The number of refreshes", 1)
     if row < 1:
         raise ValueError(
             "At denoise 1 the run starts from noise, which a posterior does not move. Lower "

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..map_checks import check_shape, check_whole
 from ..recording import Recording
 from ..solver_run import EvaluateStep
 from ..tiling import tile
@@ -42,6 +43,8 @@ class MaskedRun:
     evaluations: int | None = None
 
     def __post_init__(self) -> None:
+        check_mask(self.mask, self.recording.final)
+        check_whole(self.copies, "The number of copies", 1)
         if not self.mask.any():
             raise ValueError("The mask is empty, so there is nothing to sample again.")
 
@@ -124,6 +127,11 @@ class RenoisedRun:
     noise: Tensor
     copies: int = 1
 
+    def __post_init__(self) -> None:
+        check_mask(self.mask, self.clean)
+        check_shape(self.noise, "The noise", *self.clean.shape)
+        check_whole(self.copies, "The number of copies", 1)
+
     def start(self, renoise: Renoise, sigma: Tensor, noise: Tensor) -> Tensor:
         """Initial states (n * B, C, *S) at level `sigma` from fresh `noise` of that shape."""
         fresh = renoise(sigma.to(noise), noise, tile(self.clean.to(noise), self.copies))
@@ -147,6 +155,11 @@ class RenoisedRun:
 
 
 RegionRun = MaskedRun | RenoisedRun
+
+
+def check_mask(mask: Tensor, latents: Tensor) -> None:
+    """Raises ValueError unless `mask` is one (B, 1, *S) for each of the latents (B, C, *S)."""
+    check_shape(mask, "The mask", len(latents), 1, *latents.shape[2:])
 
 
 def _blended(inside: Tensor, outside: Tensor, mask: Tensor, copies: int) -> Tensor:
