@@ -88,7 +88,8 @@ class UncertainRun:
             with preserved_generators():
                 run(self._prepare, **aside)
         result = run(self._main)
-        self.uncertainty = self._first_words(result, sigmas)
+        first = self._failures.attempt("trajectory", lambda: self._first_words(result, sigmas))
+        self.uncertainty = first or self._nothing(result, sigmas)
         if self._observed is not None and self._has_more_to_say(guider):
             with preserved_generators():
                 self._failures.attempt("the rest", lambda: run(self._afterwards, **aside))
@@ -137,18 +138,26 @@ class UncertainRun:
             observed = observe(self._run, self.options)
         return observed
 
-    def _first_words(self, result: Tensor, sigmas: Tensor) -> Uncertainty:
-        """What is known as soon as the image is: where it stayed undecided."""
-        settings = RunSettings(
+    @property
+    def _settings(self) -> RunSettings:
+        return RunSettings(
             sampler_name=self.name,
             sampler_options=dict(self.sampler.extra_options),
             inpaint_options=dict(self.sampler.inpaint_options),
         )
+
+    def _nothing(self, result: Tensor, sigmas: Tensor) -> Uncertainty:
+        """What is left where nothing is known: a trajectory of zero."""
+        nothing = SIGNALS["trajectory"].of(torch.zeros_like(result[:, 0]))
+        settings = replace(self._settings, sigmas=tuple(sigmas.tolist()))
+        return Uncertainty({"trajectory": nothing}, settings=settings)
+
+    def _first_words(self, result: Tensor, sigmas: Tensor) -> Uncertainty:
+        """What is known as soon as the image is: where it stayed undecided."""
+        settings = self._settings
         if self._observed is None:
             # Without a step the host returns the latent as it came.
-            nothing = SIGNALS["trajectory"].of(torch.zeros_like(result[:, 0]))
-            settings = replace(settings, sigmas=tuple(sigmas.tolist()))
-            return Uncertainty({"trajectory": nothing}, settings=settings)
+            return self._nothing(result, sigmas)
         settings = replace(settings, latent_format=self._format)
         plain = UncertaintyOptions(contrast=False, budget_mb=self.options.budget_mb)
         return judge(
