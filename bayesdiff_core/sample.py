@@ -23,7 +23,6 @@ from .uncertainty import SIGNALS, RunSettings, Uncertainty, contrast_signals, po
 __all__ = [
     "Observed",
     "UncertaintyOptions",
-    "describe",
     "judge",
     "observe",
     "sample_with_uncertainty",
@@ -147,7 +146,7 @@ def judge(
         std = attempt("posterior", lambda: _finite(to_latent_units(spread).cpu().float()))
     if std is not None:
         signals["posterior"] = posterior_signal(std)
-    happened = describe(settings or RunSettings(), observed, run, options, propagated)
+    happened = _describe(settings or RunSettings(), observed, run, options, propagated)
     return Uncertainty(signals, observed.recording, std, happened)
 
 
@@ -234,7 +233,7 @@ def _propagated(observed: Observed, run: SolverRun, options: UncertaintyOptions)
     return options.method.propagate(run, options.posterior, observed.records, observed.final)
 
 
-def describe(
+def _describe(
     settings: RunSettings,
     observed: Observed,
     run: SolverRun,

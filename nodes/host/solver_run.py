@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+import comfy.samplers
 import comfy.utils
 import torch
 from torch import Tensor
@@ -21,12 +22,13 @@ from ...bayesdiff_core.solver_trace import (
     UntraceableSolverError,
     trace_solver,
 )
+from .conditioning import align
 from .denoiser import HostDenoiser
 from .guider import preserve_state
-from .memory import is_out_of_memory
+from .memory import in_parts, is_out_of_memory
 from .sampler_hooks import Decide, Decision, intercepted, own_decision
 
-__all__ = ["HostSolver", "SamplerCall"]
+__all__ = ["CallSampler", "HostSolver", "SamplerCall"]
 
 POST_CFG = "sampler_post_cfg_function"
 
@@ -66,9 +68,56 @@ class SamplerCall:
             return (mask > 0).to(mask)
         return mask
 
+    def serve_copies(self) -> None:
+        """Let the model predict copies of this batch: conditionings in step with it, and as many
+        copies at a time as fit."""
+        guider = self.model_k.inner_model
+        guider.conds = align(guider.conds, len(self.x))
+        in_parts(self.model_options, len(self.x))
+
     def own_args(self) -> dict[str, Any]:
         """Arguments that the sampler may change without an effect on anyone else."""
         return {**self.extra_args, "model_options": self.model_options.copy()}
+
+
+class CallSampler(comfy.samplers.KSAMPLER):
+    """A sampler as the host sets it up, whose `work` gets the call in place of its function.
+
+    Arguments:
+        sampler: The KSAMPLER whose function and options the call holds.
+        name: Of the sampler, for people.
+        work: From the call to the final state (N, C, *S) in the space the sampler sees.
+    """
+
+    def __init__(self, sampler: Any, name: str, work: Callable[[SamplerCall], Tensor]) -> None:
+        super().__init__(self._call, sampler.extra_options, sampler.inpaint_options)
+        self._function = sampler.sampler_function
+        self._name = name
+        self._work = work
+
+    def _call(
+        self,
+        model_k: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        disable: bool,
+        **options: Any,
+    ) -> Tensor:
+        return self._work(
+            SamplerCall(
+                function=self._function,
+                name=self._name,
+                model_k=model_k,
+                x=x,
+                sigmas=sigmas,
+                extra_args=extra_args,
+                callback=callback,
+                disable=disable,
+                options=options,
+            )
+        )
 
 
 class HostSolver:

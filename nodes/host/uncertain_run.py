@@ -27,8 +27,8 @@ from .conditioning import align
 from .contrast import contrast_map, has_two_sides
 from .feature_tap import Tap, open_last_layer
 from .last_layer import ModelLayer
-from .memory import in_parts, is_out_of_memory
-from .solver_run import HostSolver, SamplerCall
+from .memory import is_out_of_memory
+from .solver_run import CallSampler, HostSolver, SamplerCall
 
 __all__ = ["SAMPLERS", "UncertainRun", "preserved_generators", "sampler_from"]
 
@@ -79,7 +79,7 @@ class UncertainRun:
         """
 
         def run(work: Callable[[SamplerCall], Tensor], **changes: Any) -> Tensor:
-            stage = _Stage(self.sampler, self.name, work)
+            stage = CallSampler(self.sampler, self.name, work)
             return guider.sample(noise, samples, stage, sigmas.clone(), **{**arguments, **changes})
 
         aside = {"callback": None, "disable_pbar": True}
@@ -114,9 +114,7 @@ class UncertainRun:
             with preserved_generators():
                 solver.rehearse()
         if not self.follows:
-            guider = call.model_k.inner_model
-            guider.conds = align(guider.conds, len(call.x))
-            in_parts(call.model_options, len(call.x))
+            call.serve_copies()
         solver.denoiser.tap = self._tap(call)
         self._run = solver.run()
         self._observed = self._observe(solver)
@@ -171,13 +169,9 @@ class UncertainRun:
 
     def _afterwards(self, call: SamplerCall) -> Tensor:
         """All that costs extra evaluations, from what was recorded."""
-        guider, observed, attempt = (
-            call.model_k.inner_model,
-            self._observed,
-            self._failures.attempt,
-        )
-        guider.conds = align(guider.conds, len(call.x))
-        in_parts(call.model_options, len(call.x))
+        observed, attempt = self._observed, self._failures.attempt
+        guider = call.model_k.inner_model
+        call.serve_copies()
         solver = self._solver.on(call)
         model = guider.inner_model
         run = solver.run()
@@ -276,40 +270,6 @@ class Failures:
         # Out of the handler, whose traceback holds the tensors of what failed.
         comfy.model_management.soft_empty_cache()
         return None
-
-
-class _Stage(comfy.samplers.KSAMPLER):
-    """The user's sampler as the host sets it up, with `work` in place of its function."""
-
-    def __init__(self, sampler: Any, name: str, work: Callable[[SamplerCall], Tensor]) -> None:
-        super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
-        self._function = sampler.sampler_function
-        self._name = name
-        self._work = work
-
-    def _run(
-        self,
-        model_k: Any,
-        x: Tensor,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        disable: bool,
-        **options: Any,
-    ) -> Tensor:
-        return self._work(
-            SamplerCall(
-                function=self._function,
-                name=self._name,
-                model_k=model_k,
-                x=x,
-                sigmas=sigmas,
-                extra_args=extra_args,
-                callback=callback,
-                disable=disable,
-                options=options,
-            )
-        )
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Uncertainty is a passenger: whatever it meets, the image is the one that KSampler makes."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -192,3 +194,65 @@ def test_without_any_prompt_there_is_an_image_and_no_posterior(scene, laplace):
     assert torch.equal(ours, scene.ksampler(**inputs))
     assert "posterior" not in uncertainty.signals
     assert any("at least one conditioning" in text for text in uncertainty.settings.failures)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_what_guidance_kept_is_recalled_with_the_evaluation(scene, laplace, monkeypatch):
+    """Momentum moves on during the run; a recalled prediction is the one of its own step."""
+    (model,) = scene.host.call(
+        "APG", model=scene.model, eta=0.7, norm_threshold=3.0, momentum=-0.6
+    ).outputs
+    denoiser = scene.host.module("nodes.host.denoiser").HostDenoiser
+    record, recall, recorded, differences = denoiser.record, denoiser.recall, {}, []
+
+    def noted(self, z, sigma):
+        denoised, content = record(self, z, sigma)
+        recorded[id(content)] = denoised
+        return denoised, content
+
+    @contextmanager
+    def compared(self, content):
+        with recall(self, content) as evaluation:
+            again = evaluation.predictions[0]
+            differences.append((again - recorded[id(content)]).abs().max().item())
+            yield evaluation
+
+    monkeypatch.setattr(denoiser, "record", noted)
+    monkeypatch.setattr(denoiser, "recall", compared)
+    _, uncertainty = scene.uncertain(model=model, steps=8, cfg=4.0, laplace=laplace)
+    assert not uncertainty.settings.failures
+    assert len(differences) > 2 and max(differences) < 1e-5
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("observer", ["recording.Recorder", "signals.TrajectoryVariance"])
+def test_an_observer_that_fails_costs_what_it_observes(scene, laplace, monkeypatch, observer):
+    module, name = observer.split(".")
+    watched = getattr(scene.host.module(f"bayesdiff_core.{module}"), name)
+
+    def fails(*_args):
+        raise RuntimeError("no room for it")
+
+    monkeypatch.setattr(watched, "observe", fails)
+    call = scene.host.call("UncertainKSampler", **scene.inputs(steps=STEPS), laplace=laplace)
+    latent, uncertainty, _, report = call.outputs
+    assert torch.equal(latent["samples"], scene.ksampler(steps=STEPS))
+    assert "no room for it" in report
+    assert (uncertainty.recording is None) == (name == "Recorder")
+    assert "posterior" in uncertainty.signals
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_method_that_takes_part_and_fails_leaves_the_stock_image(scene, laplace, monkeypatch):
+    recursion = scene.host.module("bayesdiff_core.methods.bayesdiff").Recursion
+
+    def fails(*_args):
+        raise RuntimeError("the recursion fails")
+
+    monkeypatch.setattr(recursion, "_advance", fails)
+    ours, uncertainty = scene.uncertain(steps=STEPS, laplace=laplace, method="bayesdiff")
+    assert torch.equal(ours, scene.ksampler(steps=STEPS))
+    assert "posterior" not in uncertainty.signals and "contrast" in uncertainty.signals
+    assert uncertainty.settings.failures == (
+        "posterior could not be computed: the recursion fails",
+    )

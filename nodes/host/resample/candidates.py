@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_patcher
-import comfy.samplers
 import torch
 from torch import Tensor
 
@@ -18,11 +17,9 @@ from ....bayesdiff_core.resample.masked_run import MaskedRun
 from ....bayesdiff_core.resample.noise_modes import Start, Starting, renoised_start
 from ....bayesdiff_core.signals import Contrast
 from ....bayesdiff_core.tiling import tile
-from ..conditioning import align
 from ..contrast import contrast_map, has_two_sides
 from ..feature_tap import open_last_layer
-from ..memory import in_parts
-from ..solver_run import HostSolver, SamplerCall
+from ..solver_run import CallSampler, HostSolver, SamplerCall
 from .plan import ResampleOptions, SamplingPlan
 
 __all__ = ["CandidateSampler", "ContrastOf", "Settle", "Settled"]
@@ -46,7 +43,7 @@ noise; it is None where there is no prompt to compare with.
 """
 
 
-class CandidateSampler(comfy.samplers.KSAMPLER):
+class CandidateSampler(CallSampler):
     """Runs candidates by a plan inside `mask` (B, 1, *S), then settles them.
 
     `turn` counts the rounds; each has noise of its own. Once it has run, `settled` holds the
@@ -64,8 +61,7 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         settle: Settle,
         turn: int = 0,
     ) -> None:
-        sampler = plan.sampler
-        super().__init__(self._run, sampler.extra_options, sampler.inpaint_options)
+        super().__init__(plan.sampler, plan.name, self._run)
         self.plan = plan
         self.mask = mask
         self.options = options
@@ -95,32 +91,10 @@ class CandidateSampler(comfy.samplers.KSAMPLER):
         self.settled = self.settle(found, contrast_of if has_two_sides(conds) else None)
         return self.settled.latents
 
-    def _run(
-        self,
-        model_k: Any,
-        x: Tensor,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        disable: bool,
-        **options: Any,
-    ) -> Tensor:
-        guider = model_k.inner_model
-        guider.conds = align(guider.conds, len(x))
-        in_parts(extra_args["model_options"], len(x))
-        copies = self.options.candidates
-        call = SamplerCall(
-            function=self.plan.sampler.sampler_function,
-            name=self.plan.name,
-            model_k=model_k,
-            x=tile(x, copies),
-            sigmas=sigmas,
-            extra_args=extra_args,
-            callback=callback,
-            disable=disable,
-            options=options,
-            copies=copies,
-        )
+    def _run(self, call: SamplerCall) -> Tensor:
+        call.serve_copies()
+        x, model_k, copies = call.x, call.model_k, self.options.candidates
+        call = replace(call, x=tile(x, copies), copies=copies)
         solver = HostSolver(call)
         image = model_k.latent_image.to(x)
         recorded = self._recorded_run(solver)
