@@ -256,3 +256,17 @@ def test_a_method_that_takes_part_and_fails_leaves_the_stock_image(scene, laplac
     assert uncertainty.settings.failures == (
         "posterior could not be computed: the recursion fails",
     )
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_second_run_that_cannot_even_begin_costs_no_image(scene, laplace, monkeypatch):
+    call = scene.host.module("nodes.host.solver_run").SamplerCall
+
+    def fails(_self):
+        raise RuntimeError("the host cannot set it up")
+
+    monkeypatch.setattr(call, "serve_copies", fails)
+    ours, uncertainty = scene.uncertain(steps=STEPS, laplace=laplace)
+    assert torch.equal(ours, scene.ksampler(steps=STEPS))
+    assert set(uncertainty.signals) == {"trajectory"}
+    assert any("cannot set it up" in sentence for sentence in uncertainty.settings.failures)
