@@ -156,10 +156,11 @@ def _taken(stack: Tensor, original: Tensor, take: Tensor) -> Tensor:
 class Recorder:
     """Observer that keeps states and predictions on the CPU within `budget_mb` megabytes.
 
-    Float32 while that fits, float16 while that does, nothing beyond: `note` then says so.
+    Float32 while that fits, float16 while that does, nothing beyond: `note` then says so. None
+    `evaluations` are those of a run that nobody knows the length of beforehand.
     """
 
-    evaluations: int
+    evaluations: int | None
     budget_mb: float = 2048.0
     note: str = ""
     _states: list[Tensor] = field(default_factory=list)
@@ -167,17 +168,23 @@ class Recorder:
     _sigmas: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_whole(self.evaluations, "The number of evaluations")
+        if self.evaluations is not None:
+            check_whole(self.evaluations, "The number of evaluations")
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
         self._sigmas.append(float(sigma))
         dtype = self._dtype(z)
-        if dtype is not None:
-            self._states.append(z.to("cpu", dtype, copy=True))
-            self._denoised.append(denoised.to("cpu", dtype, copy=True))
+        for kept, new in ((self._states, z), (self._denoised, denoised)):
+            if dtype is None:
+                kept.clear()
+                continue
+            if kept and kept[0].dtype != dtype:
+                kept[:] = [tensor.to(dtype) for tensor in kept]
+            kept.append(new.to("cpu", dtype, copy=True))
 
     def _dtype(self, z: Tensor) -> torch.dtype | None:
-        megabytes = 2 * self.evaluations * z.numel() * 4 / 2**20
+        evaluations = len(self._sigmas) if self.evaluations is None else self.evaluations
+        megabytes = 2 * evaluations * z.numel() * 4 / 2**20
         if megabytes <= self.budget_mb:
             return torch.float32
         if megabytes / 2 <= self.budget_mb:

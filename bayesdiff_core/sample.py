@@ -75,7 +75,8 @@ def observe(run: SolverRun, options: UncertaintyOptions) -> Observed:
         The final state is the solver's own to the bit, unless the method is one that changes it by
         definition.
     """
-    evaluations = run.trace.evaluations
+    adaptive = run.solver.adaptive
+    evaluations = None if adaptive else run.trace.evaluations
     trajectory = TrajectoryVariance(evaluations)
     recorder = Recorder(evaluations, options.budget_mb)
     variance, recording = _Onlooker(trajectory), _Onlooker(recorder)
@@ -84,7 +85,7 @@ def observe(run: SolverRun, options: UncertaintyOptions) -> Observed:
     if options.posterior is None:
         final = run.sample()
     elif isinstance(options.method, Follower):
-        records = Records(run, options.method.wanted(run))
+        records = Records(run, None if adaptive else options.method.wanted(run))
         final = run.sample(records.evaluate)
     else:
         propagated = options.method.sample(run, options.posterior)
@@ -92,7 +93,8 @@ def observe(run: SolverRun, options: UncertaintyOptions) -> Observed:
 
     def undecided() -> Tensor:
         # An adaptive sampler asked for a single step returns without an evaluation.
-        return (trajectory.map() if evaluations else torch.zeros_like(final[:, 0])).cpu().float()
+        known = trajectory.map() if run.trace.evaluations else torch.zeros_like(final[:, 0])
+        return known.cpu().float()
 
     return Observed(
         final,
@@ -229,8 +231,11 @@ def _propagated(observed: Observed, run: SolverRun, options: UncertaintyOptions)
     assert options.posterior is not None
     if observed.propagated is not None:
         return observed.propagated
-    assert isinstance(options.method, Follower)
-    return options.method.propagate(run, options.posterior, observed.records, observed.final)
+    method = options.method
+    assert isinstance(method, Follower)
+    found = method.propagate(run, options.posterior, observed.records, observed.final)
+    again = len(method.wanted(run)) if run.solver.adaptive else 0
+    return replace(found, cost=found.cost + again)
 
 
 def _describe(

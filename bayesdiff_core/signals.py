@@ -55,20 +55,27 @@ def late_evaluations(evaluations: int) -> range:
 class TrajectoryVariance:
     """Observer: variance of the denoised prediction over the last two thirds of the run.
 
-    Welford's running moments, so the memory is that of two latents. `map()` is (B, *S): the mean
-    over channels of the variance, in squared latent units.
+    Welford's running moments, so the memory is that of two latents. Where nobody knows beforehand
+    how many evaluations a run has, it keeps all predictions on the CPU. `map()` is (B, *S): the
+    mean over channels of the variance, in squared latent units.
     """
 
-    evaluations: int
+    evaluations: int | None
     moments: RunningMoments = field(default_factory=RunningMoments)
+    _kept: list[Tensor] = field(default_factory=list)
 
     def observe(self, k: int, z: Tensor, sigma: Tensor, denoised: Tensor) -> None:
         mean = self.moments.mean
         check_shape(denoised, "The prediction", *("B", "C", "*S") if mean is None else mean.shape)
-        if k in late_evaluations(self.evaluations):
+        if self.evaluations is None:
+            self._kept.append(denoised.to("cpu", torch.float32, copy=True))
+        elif k in late_evaluations(self.evaluations):
             self.moments.add(denoised.float())
 
     def map(self) -> Tensor:
+        for k in late_evaluations(len(self._kept)) if self._kept else ():
+            self.moments.add(self._kept[k])
+        self._kept.clear()
         return self.moments.variance().mean(1)
 
 

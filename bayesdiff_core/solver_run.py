@@ -77,8 +77,11 @@ class Denoiser(Protocol):
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
         """Predictions at z (B, C, *S) with their features."""
 
-    def record(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Any]:
-        """What `denoise` gives, and a record from which `recall` knows more; only looks on."""
+    def record(self, z: Tensor, sigma: Tensor, whole: bool = True) -> tuple[Tensor, Any]:
+        """What `denoise` gives, and a record from which `recall` knows more; only looks on.
+
+        Where it is not `whole`, `recall` evaluates again: of many records few will be recalled.
+        """
 
     def recall(self, record: Any) -> AbstractContextManager[Evaluation]:
         """The recorded evaluation; within the context `predict` answers as at that time."""
@@ -94,7 +97,9 @@ class PlainDenoiser:
         """D at z (n * B, C, *S), tile-major, at noise level sigma ()."""
         return self.predict(z, sigma)[0]
 
-    def record(self: Denoiser, z: Tensor, sigma: Tensor) -> tuple[Tensor, Evaluation]:
+    def record(
+        self: Denoiser, z: Tensor, sigma: Tensor, whole: bool = True
+    ) -> tuple[Tensor, Evaluation]:
         """D at z (B, C, *S), and the evaluation behind it."""
         evaluation = self.evaluate(z, sigma)
         return evaluation.predictions[0], evaluation
@@ -114,7 +119,8 @@ class Solver(Protocol):
     """A sampling algorithm on one schedule.
 
     `sigmas` (steps + 1,) are its steps and `reads` how many predictions of an evaluation it reads:
-    1, or 2 when it also reads the unconditional one.
+    1, or 2 when it also reads the unconditional one. One that is `adaptive` chooses its steps by
+    the image: it has a trace once it has sampled.
     """
 
     @property
@@ -125,6 +131,9 @@ class Solver(Protocol):
 
     @property
     def reads(self) -> int: ...
+
+    @property
+    def adaptive(self) -> bool: ...
 
     @property
     def trace(self) -> Trace:
@@ -154,6 +163,7 @@ class ReferenceSolver:
         self.sigmas = sigmas
         self.name = name
         self.reads = 1
+        self.adaptive = False
         self._noise = noise
         self._callback = callback
 

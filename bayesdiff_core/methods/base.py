@@ -13,8 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..laplace import LaplacePosterior
-from ..solver_run import SolverRun
-from ..solver_trace import Trace
+from ..solver_run import Solver, SolverRun
 
 __all__ = ["Follower", "Method", "Propagated", "Record", "Records"]
 
@@ -39,8 +38,8 @@ class Method(Protocol):
     @property
     def name(self) -> str: ...
 
-    def check(self, trace: Trace, name: str) -> None:
-        """Raises ValueError, in words, where the solver `name` cannot be followed."""
+    def check(self, solver: Solver) -> None:
+        """Raises ValueError, in words, where the solver cannot be followed."""
 
     def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Run `run` to its end and say how uncertain the result is."""
@@ -57,27 +56,34 @@ class Record:
 
 
 class Records(dict[int, Record]):
-    """Records of the `wanted` evaluations of a run, by evaluation, made while it goes on."""
+    """Records of the `wanted` evaluations of a run, by evaluation, made while it goes on.
 
-    def __init__(self, run: SolverRun, wanted: Collection[int]) -> None:
+    None stands for all of a run whose length nobody knows beforehand: such records only say how
+    to make the evaluation again.
+    """
+
+    def __init__(self, run: SolverRun, wanted: Collection[int] | None) -> None:
         super().__init__()
         self.run = run
         self.wanted = wanted
 
     def evaluate(self, k: int, z: Tensor, sigma: Tensor) -> Tensor:
         """The plain evaluation, recorded where it is wanted."""
-        if k not in self.wanted:
+        if self.wanted is not None and k not in self.wanted:
             return self.run.denoise(k, z, sigma)
-        denoised, content = self.run.denoiser.record(z, sigma)
-        self[k] = Record(z.clone(), sigma.clone(), content)
+        whole = self.wanted is not None
+        denoised, content = self.run.denoiser.record(z, sigma, whole)
+        self[k] = Record(z.to(z.device if whole else "cpu", copy=True), sigma.clone(), content)
         return denoised
 
 
 class Follower:
     """Base of the methods that follow a run, of any solver."""
 
-    def check(self, trace: Trace, name: str) -> None:
-        """Every solver that has a trace can be followed."""
+    def check(self, solver: Solver) -> None:
+        """Every solver that has a trace can be followed, one that is adaptive has it later."""
+        if not solver.adaptive:
+            solver.trace  # noqa: B018
 
     def wanted(self, run: SolverRun) -> tuple[int, ...]:
         """The evaluations of which the method needs records."""
@@ -102,6 +108,6 @@ class Follower:
 
     def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Run `run` to its end, undisturbed, and say how uncertain the result is."""
-        records = Records(run, self.wanted(run))
+        records = Records(run, None if run.solver.adaptive else self.wanted(run))
         latent = run.sample(records.evaluate)
         return self.propagate(run, posterior, records, latent)

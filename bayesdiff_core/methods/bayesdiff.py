@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..laplace import LaplacePosterior
-from ..solver_run import Evaluation, SolverRun
+from ..solver_run import Evaluation, Solver, SolverRun
 from ..solver_trace import Trace
 from .base import Propagated
 
@@ -54,9 +54,11 @@ class BayesDiff:
         if self.samples < 2 or self.skip < 1:
             raise ValueError("BayesDiff needs at least two samples and a skip interval of 1.")
 
-    def check(self, trace: Trace, name: str) -> None:
+    def check(self, solver: Solver) -> None:
         """Raises UnsupportedSolverError where the solver is no single-step one."""
-        single_steps(trace, name)
+        if solver.adaptive:
+            raise _unsupported(solver.name)
+        single_steps(solver.trace, solver.name)
 
     def sample(self, run: SolverRun, posterior: LaplacePosterior) -> Propagated:
         """Latent, which the method perturbs by definition, and variance (B, C, *S)."""
@@ -181,12 +183,16 @@ def single_steps(trace: Trace, name: str) -> list[Step]:
             k = end
             break
         else:
-            raise UnsupportedSolverError(
-                f"The published recursion covers single-step samplers only, not '{name}'. Use "
-                "euler (DDIM), euler_ancestral (DDPM) or dpm_2 (DPM-Solver-2), or the method "
-                "tangent, which covers all samplers."
-            )
+            raise _unsupported(name)
     return steps
+
+
+def _unsupported(name: str) -> UnsupportedSolverError:
+    return UnsupportedSolverError(
+        f"The published recursion covers single-step samplers only, not '{name}'. Use euler "
+        "(DDIM), euler_ancestral (DDPM) or dpm_2 (DPM-Solver-2), or the method tangent, which "
+        "covers all samplers."
+    )
 
 
 def decompose(trace: Trace, start: int, used: int, end: int) -> tuple[float, float]:

@@ -194,7 +194,8 @@ class TangentRun:
             sources = [self._source(phi, evaluation.output_scale) for phi in evaluation.features]
             tangents = [source.tangents for source in sources]
             if self.history:
-                moved = self._jacobian_products(record.z, record.sigma, evaluation, self.state(k))
+                z = record.z.to(self.run.x.device)
+                moved = self._jacobian_products(z, record.sigma, evaluation, self.state(k))
                 tangents = [own + carried for own, carried in zip(tangents, moved, strict=True)]
         self.gamma = sources[0].gamma
         self.history.append(Refresh(k, tangents, [source.local for source in sources]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -35,6 +35,9 @@ __all__ = ["HostDenoiser", "HostRecord"]
 
 Arguments = dict[str, Any]
 Weights = dict[tuple[int, int], Tensor]
+
+UNRECORDED = RuntimeError("This evaluation was not recorded.")
+"""Stands in records of runs whose evaluations are too many to keep what each had inside."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +94,19 @@ class HostDenoiser:
         with self.recall(self.record(z, sigma)[1]) as evaluation:
             return evaluation
 
-    def record(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, HostRecord]:
+    def record(self, z: Tensor, sigma: Tensor, whole: bool = True) -> tuple[Tensor, HostRecord]:
         """D at z (B, C, *S) by the running sampler's call, and what to recall it by.
 
         A failure of the recording is kept for `recall`; the call itself is the sampler's own.
         """
-        with self._capture(self.arguments) as (own, _), self._tap.recording() as record:
+        recording = self._tap.recording() if whole else nullcontext(TapRecord(error=UNRECORDED))
+        with self._capture(self.arguments) as (own, _), recording as record:
             arguments, vector = self._running or (own, sigma)
             state = guider_state(arguments["model_options"])
             denoised = self._call(z, vector, arguments)
         record.set_aside()
-        return denoised, HostRecord(z.clone(), sigma.clone(), state, record)
+        kept = z.to(z.device if whole else "cpu", copy=True)
+        return denoised, HostRecord(kept, sigma.clone(), state, record)
 
     @contextmanager
     def recall(self, record: HostRecord) -> Iterator[Evaluation]:
@@ -172,7 +177,8 @@ class HostDenoiser:
         return self.model_k.inner_model.inner_model
 
     def _evaluation(self, record: HostRecord) -> Evaluation:
-        z, sigma, options = record.z, record.sigma, self.arguments["model_options"]
+        sigma, options = record.sigma, self.arguments["model_options"]
+        z = record.z.to(self.model_k.noise.device)
         tapped = record.tap
         if tapped.error is not None:
             with (

@@ -24,11 +24,10 @@ from ...bayesdiff_core.solver_trace import (
 )
 from .conditioning import align
 from .denoiser import HostDenoiser
-from .guider import preserve_state
 from .memory import in_parts, is_out_of_memory
 from .sampler_hooks import Decide, Decision, intercepted, own_decision
 
-__all__ = ["CallSampler", "HostSolver", "SamplerCall"]
+__all__ = ["CallSampler", "HostSolver", "SamplerCall", "Solvers"]
 
 POST_CFG = "sampler_post_cfg_function"
 
@@ -124,7 +123,7 @@ class HostSolver:
     """The sampler as the host called it; it sees what it would see without us.
 
     `denoiser` is the model of the call. A sampler that is `adaptive` chooses its steps by the
-    image and has a trace only once `rehearse` has learnt them.
+    image and has a trace only once it has sampled: they are learnt on the way.
     """
 
     def __init__(self, call: SamplerCall) -> None:
@@ -148,25 +147,9 @@ class HostSolver:
         other.denoiser = HostDenoiser(call.model_k, call.own_args(), call.shape, reads_uncond)
         return other
 
-    @property
-    def rehearsed(self) -> bool:
-        """Whether the steps of an adaptive sampler are known."""
-        return bool(self._decisions)
-
     def run(self, x: Tensor | None = None) -> SolverRun:
         """The run from x, or from where the host called it."""
         return SolverRun(self, self.denoiser, self.call.x if x is None else x, mask=self.call.free)
-
-    def rehearse(self) -> None:
-        """Learn the steps of an adaptive sampler from a whole run, which leaves no trace."""
-
-        def record(own: Callable[[], Decision]) -> Decision:
-            self._decisions.append(own())
-            return self._decisions[-1]
-
-        model = self._running(lambda _k, z, sigma: self.denoiser.denoise(z, sigma))
-        with preserve_state(self.call.model_options, self.call.shape[0]):
-            _run_aside(self.call, model, self.call.x, self.sigmas, lambda own: own(), record)
 
     @cached_property
     def trace(self) -> Trace:
@@ -179,7 +162,13 @@ class HostSolver:
 
     def sample(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
         call = self.call
-        with intercepted(draw, call.options, self._decide()) as options:
+        self._decisions.clear()
+
+        def noted(own: Callable[[], Decision]) -> Decision:
+            self._decisions.append(own())
+            return self._decisions[-1]
+
+        with intercepted(draw, call.options, noted) as options:
             return call.function(
                 self._running(evaluate),
                 x,
@@ -205,11 +194,25 @@ class HostSolver:
         return _RunningModel(self.call.model_k, self.denoiser, evaluate)
 
     def _decide(self) -> Decide:
-        """The decisions of the rehearsal once more; the sampler's own where there was none."""
+        """The decisions of the last `sample` once more; the sampler's own where it made none."""
         if not self._decisions:
             return own_decision
         decisions = iter(self._decisions)
         return lambda _own: next(decisions)
+
+
+class Solvers:
+    """The solvers of one job, by schedule: a sampler is looked at and traced once on each."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[float, ...], HostSolver] = {}
+
+    def of(self, call: SamplerCall) -> HostSolver:
+        """The solver of a call; its sampler and its guidance are those of the job."""
+        schedule = tuple(call.sigmas.tolist())
+        if schedule in self._known:
+            return self._known[schedule].on(call)
+        return self._known.setdefault(schedule, HostSolver(call))
 
 
 def _run_aside(

@@ -28,7 +28,7 @@ from .contrast import contrast_map, has_two_sides
 from .feature_tap import Tap, open_last_layer
 from .last_layer import ModelLayer
 from .memory import is_out_of_memory
-from .solver_run import CallSampler, HostSolver, SamplerCall
+from .solver_run import CallSampler, HostSolver, SamplerCall, Solvers
 
 __all__ = ["SAMPLERS", "UncertainRun", "preserved_generators", "sampler_from"]
 
@@ -52,7 +52,7 @@ class UncertainRun:
         self.sampler = sampler
         self.options = options
         self.name = name or function_name(sampler.sampler_function)
-        self._solver: HostSolver | None = None
+        self._solvers = Solvers()
         self._observed: Observed | None = None
         self._layer: ModelLayer | None = None
         self._failures = Failures()
@@ -83,8 +83,7 @@ class UncertainRun:
             return guider.sample(noise, samples, stage, sigmas.clone(), **{**arguments, **changes})
 
         aside = {"callback": None, "disable_pbar": True}
-        prepares = self.options.posterior is not None or "adaptive" in self.name
-        if prepares and len(sigmas) > 1:
+        if self.options.posterior is not None and len(sigmas) > 1:
             with preserved_generators():
                 run(self._prepare, **aside)
         result = run(self._main)
@@ -99,20 +98,15 @@ class UncertainRun:
 
     def _prepare(self, call: SamplerCall) -> Tensor:
         """What may be refused, or needs the model, before the run."""
-        self._solver = HostSolver(call)
-        if self._solver.adaptive:
-            self._solver.rehearse()
+        solver = self._solvers.of(call)
         self._open(call)
         if self.options.posterior is not None:
-            self.options.method.check(self._solver.trace, self.name)
+            self.options.method.check(solver)
         return call.x
 
     def _main(self, call: SamplerCall) -> Tensor:
         """The run that makes the image."""
-        self._solver = solver = self._solver.on(call) if self._solver else HostSolver(call)
-        if solver.adaptive and not solver.rehearsed:
-            with preserved_generators():
-                solver.rehearse()
+        solver = self._solvers.of(call)
         if not self.follows:
             call.serve_copies()
         solver.denoiser.tap = self._tap(call)
@@ -172,13 +166,14 @@ class UncertainRun:
         observed, attempt = self._observed, self._failures.attempt
         guider = call.model_k.inner_model
         call.serve_copies()
-        solver = self._solver.on(call)
+        solver = self._solvers.of(call)
         model = guider.inner_model
         run = solver.run()
         run.draws = self._run.draws
         if self.options.posterior is not None and self.follows:
             solver.denoiser.tap = self._tap(call)
-        bar = comfy.utils.ProgressBar(len(CONTRAST_LEVELS) + len(observed.records))
+        recalled = len(self.options.method.wanted(run)) if observed.records else 0
+        bar = comfy.utils.ProgressBar(len(CONTRAST_LEVELS) + recalled)
         solver.denoiser.progress = bar.update
 
         def contrast_of(final: Tensor) -> Contrast:

@@ -209,6 +209,20 @@ def test_an_unfinished_image_is_no_centre_for_fresh_noise():
         begin("final", masked, process.x)
 
 
+@pytest.mark.parametrize("budget_mb", [64.0, 0.008, 0.004])
+def test_a_run_of_unknown_length_is_recorded_as_one_of_known_length(budget_mb):
+    process, known, recording = record("ddim", budget_mb)
+    afterwards = Recorder(None, budget_mb)
+    process.observers[:] = [afterwards]
+    found = afterwards.finish(process.sample(), process.sigmas)
+    assert afterwards.note == known.note
+    assert (found is None) == (recording is None) == (budget_mb == 0.004)
+    if found is not None:
+        assert found.states.dtype == (torch.float32 if budget_mb == 64.0 else torch.float16)
+        assert torch.equal(found.states, recording.states)
+        assert torch.equal(found.denoised, recording.denoised)
+
+
 def posterior_process(name="ddim", features=3):
     generator = torch.Generator().manual_seed(0)
     denoiser = LinearDenoiser(2, 6, torch.randn(36, features, generator=generator))

@@ -49,9 +49,11 @@ def test_what_observes_a_run_and_what_reads_its_recording_agree(evaluations):
     denoised = torch.randn(
         evaluations, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0)
     ).double()
-    trajectory = TrajectoryVariance(evaluations)
+    trajectory, afterwards = TrajectoryVariance(evaluations), TrajectoryVariance(None)
     for k, prediction in enumerate(denoised):
         trajectory.observe(k, prediction, torch.tensor(0.5), prediction)
+        afterwards.observe(k, prediction, torch.tensor(0.5), prediction)
+    assert torch.equal(afterwards.map(), trajectory.map())
     late = late_evaluations(evaluations)
     torch.testing.assert_close(trajectory.map(), trajectory_variance(denoised[late.start :]))
     assert trajectory.map().any() == (evaluations >= SHORTEST)

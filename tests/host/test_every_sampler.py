@@ -68,8 +68,6 @@ class Reconstruction:
             self.function, "one", model_k, x, sigmas, extra_args, callback, disable, options
         )
         solver = module.HostSolver(call)
-        if solver.adaptive:
-            solver.rehearse()
         process = solver.run()
         states, outputs = [], []
 

@@ -197,7 +197,10 @@ def test_without_any_prompt_there_is_an_image_and_no_posterior(scene, laplace):
 
 
 @pytest.mark.usefixtures("untouched")
-def test_what_guidance_kept_is_recalled_with_the_evaluation(scene, laplace, monkeypatch):
+@pytest.mark.parametrize("sampler_name", ["euler", "dpm_adaptive"])
+def test_what_guidance_kept_is_recalled_with_the_evaluation(
+    scene, laplace, monkeypatch, sampler_name
+):
     """Momentum moves on during the run; a recalled prediction is the one of its own step."""
     (model,) = scene.host.call(
         "APG", model=scene.model, eta=0.7, norm_threshold=3.0, momentum=-0.6
@@ -205,8 +208,8 @@ def test_what_guidance_kept_is_recalled_with_the_evaluation(scene, laplace, monk
     denoiser = scene.host.module("nodes.host.denoiser").HostDenoiser
     record, recall, recorded, differences = denoiser.record, denoiser.recall, {}, []
 
-    def noted(self, z, sigma):
-        denoised, content = record(self, z, sigma)
+    def noted(self, z, sigma, whole):
+        denoised, content = record(self, z, sigma, whole)
         recorded[id(content)] = denoised
         return denoised, content
 
@@ -219,9 +222,42 @@ def test_what_guidance_kept_is_recalled_with_the_evaluation(scene, laplace, monk
 
     monkeypatch.setattr(denoiser, "record", noted)
     monkeypatch.setattr(denoiser, "recall", compared)
-    _, uncertainty = scene.uncertain(model=model, steps=8, cfg=4.0, laplace=laplace)
+    inputs = {"model": model, "sampler_name": sampler_name, "steps": 8, "cfg": 4.0}
+    _, uncertainty = scene.uncertain(**inputs, laplace=laplace)
     assert not uncertainty.settings.failures
     assert len(differences) > 2 and max(differences) < 1e-5
+
+
+@pytest.mark.usefixtures("untouched")
+def test_an_adaptive_sampler_needs_no_rehearsal(scene, monkeypatch):
+    """Its steps are known after the run: the model is called as often as by the host."""
+    inputs = {"sampler_name": "dpm_adaptive", "steps": 5, "cfg": 1.0}
+    calls = disturb(monkeypatch, scene, 1, lambda output: output)
+    stock, own = scene.ksampler(**inputs), len(calls)
+    ours, uncertainty = scene.uncertain(**inputs, contrast=False)
+    assert torch.equal(ours, stock)
+    assert len(calls) == 2 * own
+    assert uncertainty.settings.evaluations == own == len(uncertainty.recording.states)
+    assert uncertainty.signal("trajectory").map.max() > 0
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("method", ["tangent", "ensemble"])
+def test_a_run_of_unknown_length_is_told_the_same_afterwards(scene, laplace, monkeypatch, method):
+    """A sampler whose steps are known, taken for one that is adaptive, has the same maps."""
+    solver = scene.host.module("nodes.host.solver_run").HostSolver
+    inputs = {"sampler_name": "heun", "steps": 6, "cfg": 3.0, "laplace": laplace}
+    inputs |= {"method": method, "members": 2}
+    own, known = scene.uncertain(**inputs)
+    always = property(lambda _self: True, lambda *_args: None)
+    monkeypatch.setattr(solver, "adaptive", always, raising=False)
+    found, later = scene.uncertain(**inputs)
+    assert torch.equal(found, own)
+    assert torch.equal(later.recording.states, known.recording.states)
+    for name, signal in known.signals.items():
+        torch.testing.assert_close(later.signals[name].map, signal.map, rtol=1e-4, atol=1e-6)
+    extra = later.settings.extra_evaluations - known.settings.extra_evaluations
+    assert extra == (3 if method == "tangent" else 0)
 
 
 @pytest.mark.usefixtures("untouched")

@@ -68,6 +68,25 @@ def test_without_the_original_only_the_first_round_has_to_change(scene):
     assert not torch.equal(many, once)
 
 
+@pytest.mark.parametrize(("noise_mode", "schedules"), [("denoised", 1), ("posterior_tangents", 2)])
+def test_rounds_trace_their_sampler_once(scene, laplace, monkeypatch, noise_mode, schedules):
+    """Once on the part that runs again, and where a posterior moves its start on the whole."""
+    module = scene.host.module("nodes.host.solver_run")
+    trace, traced = module.trace_solver, []
+
+    def counted(*args, **kwargs):
+        traced.append(1)
+        return trace(*args, **kwargs)
+
+    samples, uncertainty = scene.uncertain(contrast=False)
+    monkeypatch.setattr(module, "trace_solver", counted)
+    changes = {"rule": "trajectory", "candidates": 4, "mask": two_squares(), "rounds": 3}
+    posterior = {"noise_mode": noise_mode, "laplace": laplace}
+    _, _, report = resample(scene, samples, uncertainty, **changes, **posterior)
+    assert "round 2: " in report
+    assert len(traced) == schedules
+
+
 @pytest.mark.parametrize("rule", ["random", "all"])
 def test_rules_that_compare_nothing_have_one_round(scene, rule):
     samples, uncertainty = scene.uncertain(contrast=False)

@@ -95,7 +95,7 @@ class CandidateSampler(CallSampler):
         call.serve_copies()
         x, model_k, copies = call.x, call.model_k, self.options.candidates
         call = replace(call, x=tile(x, copies), copies=copies)
-        solver = HostSolver(call)
+        solver = self.plan.solvers.of(call)
         image = model_k.latent_image.to(x)
         recorded = self._recorded_run(solver)
         region, start = self._start(recorded, call, image)
@@ -188,7 +188,7 @@ class CandidateSampler(CallSampler):
             copies=1,
         )
         guider = call.model_k.inner_model
-        solver = HostSolver(whole)
+        solver = self.plan.solvers.of(whole)
         solver.denoiser.tap = open_last_layer(
             guider.inner_model, guider.conds, whole.x, whole.sigmas[0], options,
             self.options.posterior,

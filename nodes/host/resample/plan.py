@@ -15,6 +15,7 @@ from ....bayesdiff_core.resample.noise_modes import NOISE_MODES, NoiseMode
 from ....bayesdiff_core.resample.rules import RULES, Rule
 from ....bayesdiff_core.uncertainty import RunSettings, Uncertainty
 from ..ksampler import Schedule
+from ..solver_run import Solvers
 from ..uncertain_run import sampler_from
 from ..validation import is_recorded
 
@@ -78,7 +79,7 @@ class SamplingPlan:
 
     `recording` is that of a run on this schedule; without one the image is noised as a whole.
     `recorded_sampler` says that the sampler is the recording's, too, `edited` that the latents
-    are not the recorded ones any more.
+    are not the recorded ones any more. `solvers` are shared by all rounds.
     """
 
     sampler: Any
@@ -88,6 +89,7 @@ class SamplingPlan:
     recording: Recording | None
     recorded_sampler: bool
     edited: bool = False
+    solvers: Solvers = field(default_factory=Solvers)
 
     def settings(self, recorded: RunSettings) -> RunSettings:
         """What a later run has to know to sample in this way; what was recorded stays."""
