@@ -13,10 +13,17 @@ Conds = dict[str, list[dict[str, Any]]]
 
 
 def align(conds: Conds, batch: int) -> Conds:
-    """`conds` with every tensor brought to `batch` rows, as the host does it for that batch.
+    """Conditionings with every tensor brought to the rows of a batch, as the host does it.
 
     The host repeats the rows of a conditioning until they fill the batch. Done for the batch
     first, the rows of n tiled copies of it are n times the same.
+
+    Arguments:
+        conds: Processed conditionings, by side.
+        batch: Number of rows.
+
+    Returns:
+        Copies of the conditionings, with `batch` rows each.
     """
 
     def brought(cond: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +41,16 @@ def align(conds: Conds, batch: int) -> Conds:
 
 
 def select(conds: Conds, rows: slice, batch: int) -> Conds:
-    """Rows of conditionings that are aligned to `batch`."""
+    """Conditionings of a part of a batch.
+
+    Arguments:
+        conds: Processed conditionings, aligned to the batch.
+        rows: The part.
+        batch: Number of rows of the whole batch.
+
+    Returns:
+        Copies of the conditionings with these rows; a mask for all rows stays whole.
+    """
 
     def chosen(cond: dict[str, Any]) -> dict[str, Any]:
         cond = cond.copy()

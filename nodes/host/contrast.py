@@ -28,7 +28,14 @@ EDITED = (
 
 
 def has_two_sides(conds: Conds) -> bool:
-    """Whether there is a prompt and something to compare it with."""
+    """Whether there is a prompt and something to compare it with.
+
+    Arguments:
+        conds: Conditionings by side, processed or not.
+
+    Returns:
+        True where neither `positive` nor `negative` is missing or empty.
+    """
     return bool(conds.get("positive")) and bool(conds.get("negative"))
 
 
@@ -41,10 +48,22 @@ def contrast_map(
     copies: int = 1,
     progress: Callable[[int], Any] | None = None,
 ) -> Contrast:
-    """Contrast, map (n * B, *S), of clean latents (n * B, C, *S) in the space the model sees.
+    """Contrast of clean latents by a loaded model, see `bayesdiff_core.signals.contrast`.
 
-    Needs the loaded model and processed conditionings, as they are within a sampler. All copies
-    are judged with the same noise. `progress(1)` is called after each of CONTRAST_LEVELS.
+    Arguments:
+        model: Loaded, as the host's samplers get it.
+        conds: Processed conditionings, in step with the latents.
+        latent: Clean, in the space the model sees, shape (n * B, C, *S), tile-major.
+        model_options: Of the run.
+        seed: Decides the noise of a batch; all copies are judged with the same.
+        copies: The number n.
+        progress: Called with 1 after each of CONTRAST_LEVELS.
+
+    Returns:
+        Map (n * B, *S) and mean error without the prompt (n * B,), in squared latent units.
+
+    Raises:
+        ValueError: If the latents are no fractions of that shape.
     """
     sides = _Sides(model, conds, model_options, progress)
 
@@ -67,12 +86,22 @@ def contrast_of_latent(
     seed: int,
     uncertainty: Uncertainty | None = None,
 ) -> Uncertainty:
-    """`uncertainty`, or a new one, with the contrast of the latent's images.
+    """The contrast of a latent's images, as an uncertainty or added to one.
 
-    Where it holds their trajectory, `artifact` is made of both.
+    Arguments:
+        model: The MODEL that judges.
+        latent: LATENT of finished images, samples (B, C, *S).
+        positive, negative: CONDITIONING of one prompt for all, or one for each image.
+        seed: Decides the noise.
+        uncertainty: Of the same images; None makes a new one.
 
-    Raises ValueError when the conditionings do not fit the latent, or the uncertainty is that of
-    other latents.
+    Returns:
+        `contrast`, `artifact` where the trajectory is known, and what else `uncertainty` holds,
+        unless the latent is not the recorded one any more.
+
+    Raises:
+        ValueError: If the latent is unusable, a side is missing, the conditionings or the
+            uncertainty do not fit the latent, or the contrast is not finite.
     """
     samples = check_latent(latent)
     check_batches("positive", positive, len(samples))
@@ -116,7 +145,16 @@ def contrast_of_latent(
 
 
 def contrast_levels(model_sampling: Any, device: torch.device) -> dict[float, Tensor]:
-    """Sigma at which noise to signal are t : 1 - t, within what the model was trained on."""
+    """Noise levels at which noise and signal stand as t to 1 - t.
+
+    Arguments:
+        model_sampling: The model's, which says what it was trained on.
+        device: Of the result.
+
+    Returns:
+        For each t of CONTRAST_LEVELS a sigma (), t for flow matching and t / (1 - t) for other
+        models, within sigma_min and sigma_max.
+    """
     flow = isinstance(model_sampling, comfy.model_sampling.CONST)
     low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
 

@@ -91,7 +91,14 @@ class DemoModel(comfy.model_base.BaseModel):
 
 
 def wrap_network(network: SceneUNet) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a network of `demo.network`."""
+    """A network of this project's own as a model of the host.
+
+    Arguments:
+        network: Held by the model, not copied.
+
+    Returns:
+        MODEL, on the device where the host keeps models that are not in use.
+    """
     management = comfy.model_management
     offload_device = management.unet_offload_device()
     model = DemoModel(network, offload_device).to(offload_device)
@@ -99,7 +106,18 @@ def wrap_network(network: SceneUNet) -> comfy.model_patcher.ModelPatcher:
 
 
 def load_demo(name: str) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.VAE]:
-    """MODEL and VAE of the bundled model `name`."""
+    """A bundled model.
+
+    Arguments:
+        name: "digits", "emoji" or "letters".
+
+    Returns:
+        MODEL and VAE.
+
+    Raises:
+        FileNotFoundError: If its weights are missing.
+        RuntimeError: If the host is too old for latents that are pictures.
+    """
     if name == "letters":
         return load_transformer(weights_path(name)), load_vae(weights_path(f"{name}_vae"))
     network, config = load_model(name)
@@ -107,17 +125,41 @@ def load_demo(name: str) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.VAE
 
 
 def load_transformer(path: Path) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a file of `demo.transformer`, by the loader of the node "Load Diffusion Model"."""
+    """A transformer by the loader of the host's node "Load Diffusion Model".
+
+    Arguments:
+        path: A file of `demo.transformer`.
+
+    Returns:
+        MODEL.
+    """
     return comfy.sd.load_diffusion_model(str(path))
 
 
 def load_vae(path: Path) -> comfy.sd.VAE:
-    """VAE of a file of `demo.autoencoder`, by the loader of the node "Load VAE"."""
+    """An autoencoder by the loader of the host's node "Load VAE".
+
+    Arguments:
+        path: A file of `demo.autoencoder`.
+
+    Returns:
+        VAE.
+    """
     return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
 
 
 def demo_config(model: Any) -> Scene:
-    """Shape and labels of a bundled model. Raises ValueError for any other MODEL."""
+    """Shape and labels of a bundled model.
+
+    Arguments:
+        model: The MODEL.
+
+    Returns:
+        What its samples and prompts have to look like.
+
+    Raises:
+        ValueError: If it is none of the bundled models.
+    """
     if isinstance(model.model, DemoModel):
         return model.model.scene
     if isinstance(model.model, comfy.model_base.SD3):
@@ -131,9 +173,16 @@ def demo_config(model: Any) -> Scene:
 
 
 def labels_conditioning(scene: Scene, labels: Tensor) -> list[Any]:
-    """CONDITIONING of labels (B, n_labels) for a bundled model.
+    """Labels as a prompt for a bundled model.
 
     In both forms zeros stand for "none", so the host's zeroed conditioning is the empty prompt.
+
+    Arguments:
+        scene: Configuration of the model.
+        labels: Whole numbers, `scene.null_label` for "none", shape (B, n_labels).
+
+    Returns:
+        CONDITIONING of B prompts.
     """
     if isinstance(scene, TransformerConfig):
         codes = label_codes(labels, scene)
@@ -159,7 +208,14 @@ class GreyPixels(nn.Module):
 def pixel_vae(channels: int) -> comfy.sd.VAE:
     """VAE that only changes the layout, between pictures and latents that are pictures.
 
-    Raises RuntimeError on a host that has none of that kind.
+    Arguments:
+        channels: Of the latents: 1 for grey pictures, 3 for colour.
+
+    Returns:
+        VAE.
+
+    Raises:
+        RuntimeError: If the host is too old to have one of that kind.
     """
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
     if vae.first_stage_model is None:

@@ -42,8 +42,14 @@ UNRECORDED = RuntimeError("This evaluation was not recorded.")
 
 @dataclass(frozen=True)
 class HostRecord:
-    """One evaluation of a run: state z (B, C, *S), noise level sigma (), what guidance kept, and
-    the calls of the model."""
+    """One evaluation of a run, as far as it is needed to recall it.
+
+    Attributes:
+        z: State, shape (B, C, *S).
+        sigma: Its noise level, shape ().
+        state: What guidance kept before it.
+        tap: The calls of the model.
+    """
 
     z: Tensor
     sigma: Tensor
@@ -52,10 +58,17 @@ class HostRecord:
 
 
 class HostDenoiser:
-    """The model as a sampler of the host calls it, for a batch (B, C, *S) and copies of it.
+    """The model as a sampler of the host calls it, for a batch and copies of it.
 
-    `model_k` is what the sampler calls and `arguments` its keyword arguments. `reads_uncond` says
-    that the sampler also reads the unconditional prediction, as the *_cfg_pp samplers do.
+    `tap` is set where the last layer of the run is open, and `progress` is told of every recalled
+    evaluation.
+
+    Arguments:
+        model_k: What the sampler calls.
+        arguments: Its keyword arguments.
+        shape: Of the batch, (B, C, *S).
+        reads_uncond: Whether the sampler also reads the unconditional prediction, as the *_cfg_pp
+            samplers do.
     """
 
     def __init__(
@@ -71,10 +84,19 @@ class HostDenoiser:
 
     @property
     def output_map(self) -> OutputMap:
+        """Where every latent element comes from in the last layer, for this shape of latent."""
         return self._tap.layer.shapes[self.shape[1:]].output_map
 
     def predict(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, ...]:
-        """Predictions at z (n * B, C, *S); nothing of the running sampler's state is touched."""
+        """Predictions beside the run: nothing of the running sampler's state is touched.
+
+        Arguments:
+            z: States, shape (n * B, C, *S), tile-major.
+            sigma: Their noise level, shape () or (n * B,).
+
+        Returns:
+            D and, where the sampler reads it, the unconditional one, shape (n * B, C, *S) each.
+        """
         batch = self.shape[0]
         with (
             self._capture(self.arguments) as (arguments, captured),
@@ -83,21 +105,51 @@ class HostDenoiser:
             return (self._call(z, sigma, arguments), *captured)
 
     def denoise(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """D at z (n * B, C, *S) by the call that the running sampler has just made."""
+        """The guided prediction by the call that the running sampler has just made.
+
+        Arguments:
+            z: States, shape (n * B, C, *S), tile-major.
+            sigma: Their noise level, shape ().
+
+        Returns:
+            D, shape (n * B, C, *S).
+        """
         if self._running is None:
             return self._call(z, sigma, self.arguments)
         arguments, vector = self._running
         return self._call(z, vector if len(vector) == len(z) else sigma, arguments)
 
     def evaluate(self, z: Tensor, sigma: Tensor) -> Evaluation:
-        """Predictions at z (B, C, *S) by the running sampler's call, with their features."""
+        """Predictions with their features, by the running sampler's call.
+
+        Arguments:
+            z: State, shape (B, C, *S).
+            sigma: Its noise level, shape ().
+
+        Returns:
+            The predictions that the sampler reads, and what the last layer made them of.
+
+        Raises:
+            RuntimeError: If the last layer of the run is not open.
+        """
         with self.recall(self.record(z, sigma)[1]) as evaluation:
             return evaluation
 
     def record(self, z: Tensor, sigma: Tensor, whole: bool = True) -> tuple[Tensor, HostRecord]:
-        """D at z (B, C, *S) by the running sampler's call, and what to recall it by.
+        """The guided prediction by the running sampler's call, and what to recall it by.
 
         A failure of the recording is kept for `recall`; the call itself is the sampler's own.
+
+        Arguments:
+            z: State, shape (B, C, *S).
+            sigma: Its noise level, shape ().
+            whole: Whether the calls of the model are kept; else `recall` makes them again.
+
+        Returns:
+            D, shape (B, C, *S), and the record, whose calls of the model wait on the CPU.
+
+        Raises:
+            RuntimeError: If the last layer of the run is not open.
         """
         recording = self._tap.recording() if whole else nullcontext(TapRecord(error=UNRECORDED))
         with self._capture(self.arguments) as (own, _), recording as record:
@@ -110,20 +162,49 @@ class HostDenoiser:
 
     @contextmanager
     def recall(self, record: HostRecord) -> Iterator[Evaluation]:
-        """The recorded evaluation; within the context guidance is as it was then.
+        """Within the context, guidance is as it was at a recorded evaluation.
 
         What the recording lacks is evaluated now.
+
+        Arguments:
+            record: From `record`.
+
+        Yields:
+            The recorded evaluation.
+
+        Raises:
+            RuntimeError: If the last layer of the run is not open.
+            Exception: Whatever keeps the calls of the model from being recorded this time, too.
         """
         with recalled_state(record.state):
             yield self._evaluation(record)
         self.progress(1)
 
     def perturbed(self, deltas: Tensor) -> AbstractContextManager[None]:
+        """Lets every copy of the batch run with last-layer weights of its own.
+
+        Arguments:
+            deltas: Changes of the weights, shape (n, R, D).
+
+        Returns:
+            Context within which copy c runs with the weights W + deltas[c].
+
+        Raises:
+            RuntimeError: If the last layer of the run is not open.
+        """
         return self._tap.moved(deltas)
 
     @contextmanager
     def running(self, arguments: Arguments, sigma: Tensor) -> Iterator[None]:
-        """While open, `denoise` and `evaluate` make the very call that the sampler made."""
+        """Within the context, `denoise` and `record` make the very call that the sampler made.
+
+        Arguments:
+            arguments: Keyword arguments of that call.
+            sigma: Noise levels as the sampler gave them, shape (N,).
+
+        Yields:
+            None.
+        """
         self._running = (arguments, sigma)
         try:
             yield

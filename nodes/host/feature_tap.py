@@ -46,7 +46,14 @@ class CondCall:
     features: list[Features | None]
 
     def on(self, device: torch.device | str) -> CondCall:
-        """The same on a device."""
+        """The same on a device.
+
+        Arguments:
+            device: Where the tensors of the result lie.
+
+        Returns:
+            A call that shares the tensors which lie there already.
+        """
         features = [phi if phi is None else phi.to(device) for phi in self.features]
         predictions = [prediction.to(device) for prediction in self.predictions]
         return CondCall(self.x.to(device), predictions, features)
@@ -54,7 +61,12 @@ class CondCall:
 
 @dataclass
 class TapRecord:
-    """The calls of one evaluation, or the `error` for which they could not all be recorded."""
+    """The calls of one evaluation.
+
+    Attributes:
+        calls: In the order in which they were made.
+        error: For which they could not all be recorded, where that is so.
+    """
 
     calls: list[CondCall] = field(default_factory=list)
     error: Exception | None = None
@@ -67,7 +79,14 @@ class TapRecord:
             self.calls, self.error = [], error
 
     def checked(self) -> list[CondCall]:
-        """The calls. Raises what kept them from being recorded."""
+        """The calls, if all of them were recorded.
+
+        Returns:
+            In the order in which they were made.
+
+        Raises:
+            Exception: The `error`, where there is one.
+        """
         if self.error is not None:
             raise self.error
         return self.calls
@@ -77,6 +96,9 @@ class Tap:
     """Records features, perturbs weights, or answers in place of the model, within its contexts.
 
     Outside of them it changes nothing. `install` puts its wrappers into the options of a run.
+
+    Arguments:
+        layer: The last layer, with its positions for the latents of the run.
     """
 
     def __init__(self, layer: ModelLayer) -> None:
@@ -88,7 +110,11 @@ class Tap:
         self._replies: Iterator[list[Tensor]] | None = None
 
     def install(self, model_options: dict[str, Any]) -> None:
-        """Adds the tap's wrappers to the private model options of a run, in place."""
+        """Adds the tap's wrappers to the options of a run.
+
+        Arguments:
+            model_options: Private options of the run, changed in place.
+        """
         wrappers = {
             WRAPPERS.CALC_COND_BATCH: self._calc_cond_batch,
             WRAPPERS.APPLY_MODEL: self._apply_model,
@@ -103,6 +129,9 @@ class Tap:
         """Within the context, records every call of `calc_cond_batch` with its features.
 
         What fails in the recording never disturbs the calls themselves.
+
+        Yields:
+            The record, which grows with every call.
         """
         self._record = TapRecord()
         try:
@@ -115,7 +144,10 @@ class Tap:
         """Within the context, copy c of a tile-major batch runs with weights W + deltas[c].
 
         Arguments:
-            deltas: Shape (n, R, D).
+            deltas: Changes of the weights, the bias as last column, shape (n, R, D).
+
+        Yields:
+            None.
         """
         self._deltas = deltas
         try:
@@ -129,6 +161,9 @@ class Tap:
 
         Arguments:
             replies: For each call the predictions (B, C, *S) of its conditions.
+
+        Yields:
+            None.
         """
         self._replies = iter(replies)
         try:
@@ -210,16 +245,20 @@ def open_last_layer(
     """Find the last layer of a loaded model and install a tap on it for one run.
 
     Arguments:
-        model: Loaded.
+        model: Loaded, as the host's samplers get it.
         conds: Processed conditionings, aligned to the batch.
         x: Latents of the run, shape (B, C, *S).
         sigma: A noise level at which the model may be called, shape ().
         model_options: Private options of the run, where the hooks go.
         posterior: Checked against the layer where it is given.
 
+    Returns:
+        The tap, installed; it ends with the options.
+
     Raises:
         ValueError: If the options cannot be followed, the model has no last layer to follow,
             something changes what the network returns, or the posterior belongs to another layer.
+        RuntimeError: If the model fails on one latent at a time, for other reasons than memory.
     """
     check_options(model_options)
     try:

@@ -43,7 +43,11 @@ class Fit:
     draws: int
 
     def report(self) -> str:
-        """The fit as text, one figure a line."""
+        """The fit as text.
+
+        Returns:
+            A line for each figure, without a last line break.
+        """
         p = self.posterior
         return "\n".join(
             [
@@ -70,17 +74,24 @@ def fit_posterior(
 ) -> Fit:
     """Laplace posterior of the model's last layer around its weights, patches included.
 
+    Residuals and features are taken at random noise levels; the prior precision is the one with
+    the largest evidence (MacKay 1992), see `bayesdiff_core.laplace`.
+
     Arguments:
-        model: From the host, with its patches.
-        latent: The host's dictionary of clean latents, samples (B, C, *S).
-        conditioning: One for all latents, or a batch with one for each.
+        model: The MODEL, with its patches.
+        latent: LATENT of clean images, samples (B, C, *S).
+        conditioning: CONDITIONING of one prompt for all latents, or a batch with one for each.
         draws: How often each latent is noised, at levels uniform over the schedule.
         structure: `full` or `diag`; None takes `full` where the number of features allows it.
         seed: Decides noise and levels.
 
+    Returns:
+        The posterior, and what it was made from.
+
     Raises:
-        ValueError: If the latents are all zero or not finite, the batches do not fit, or the model
-            has no last layer that can be followed.
+        ValueError: If the latents are all zero or not finite, the batches do not fit, the
+            conditioning has a timestep range, or the model has no last layer that can be followed.
+        RuntimeError: If the model fails on one latent at a time, for other reasons than memory.
     """
     samples = comfy.sample.fix_empty_latent_channels(model, check_latent(latent))
     check_batches("conditioning", conditioning, len(samples))

@@ -88,13 +88,27 @@ GuiderState = list[tuple[CellType, Any]]
 
 
 def guider_state(model_options: dict[str, Any]) -> GuiderState:
-    """What guidance functions keep at the moment."""
+    """What guidance functions keep at the moment.
+
+    Arguments:
+        model_options: Of the run; the functions among them are looked into.
+
+    Returns:
+        Every variable of their closures with its value, not a copy of it.
+    """
     return [(cell, cell.cell_contents) for cell in _cells(model_options)]
 
 
 @contextmanager
 def recalled_state(state: GuiderState) -> Iterator[None]:
-    """Within the context guidance functions are as they were when `state` was taken."""
+    """Within the context, guidance functions are as they were when a state was taken.
+
+    Arguments:
+        state: From `guider_state`.
+
+    Yields:
+        None; at the end they are as before.
+    """
     now = [(cell, cell.cell_contents) for cell, _ in state]
     try:
         for cell, value in state:
@@ -110,8 +124,15 @@ def preserve_state(model_options: dict[str, Any], batch: int, copies: int = 1) -
     """Undo at the end what functions among the options changed in their closures.
 
     Guidance with a momentum (APG) keeps the last step there; extra calls of the model between two
-    steps of a run must leave it as they found it. Inside, what such functions keep of a `batch` of
-    latents is repeated for its `copies`, tile-major.
+    steps of a run must leave it as they found it.
+
+    Arguments:
+        model_options: Of the run; the functions among them are looked into.
+        batch: Number of latents of the run.
+        copies: How often what is kept of a batch is repeated within the context, tile-major.
+
+    Yields:
+        None.
     """
     saved = guider_state(model_options)
     try:

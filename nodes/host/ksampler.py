@@ -36,7 +36,12 @@ Latent = dict[str, Any]
 class Schedule:
     """Sampler and noise levels as KSampler and KSamplerAdvanced take them.
 
-    With `leftover_noise` the run ends at the level of `end` instead of 0.
+    Attributes:
+        sampler_name, scheduler: The host's names.
+        steps: Of the whole schedule.
+        denoise: Share of it that is run, in [0, 1].
+        start, end: Steps between which the run takes place; None is the whole.
+        leftover_noise: Whether the run ends at the noise level of `end` in place of 0.
     """
 
     sampler_name: str
@@ -48,7 +53,17 @@ class Schedule:
     leftover_noise: bool = False
 
     def sigmas(self, model: Any) -> Tensor:
-        """Raises ValueError where nothing would be sampled."""
+        """The noise levels of the run.
+
+        Arguments:
+            model: The MODEL.
+
+        Returns:
+            Falling, shape (steps to run + 1,).
+
+        Raises:
+            ValueError: If nothing would be sampled.
+        """
         sigmas = comfy.samplers.KSampler(
             model, self.steps, model.load_device, self.sampler_name, self.scheduler,
             self.denoise, model.model_options,
@@ -79,7 +94,26 @@ def sample_uncertain(
     cfg: float,
     add_noise: bool = True,
 ) -> tuple[Latent, Uncertainty]:
-    """What KSampler or KSamplerAdvanced return for the same inputs, to the bit, and more."""
+    """What KSampler or KSamplerAdvanced return for the same inputs, to the bit, and more.
+
+    Arguments:
+        model: The MODEL.
+        latent: LATENT to denoise, samples (B, C, *S).
+        positive, negative: CONDITIONING of one prompt for all latents, or one for each.
+        schedule: Sampler and noise levels.
+        options: What to compute besides the latent.
+        seed: Decides the noise.
+        cfg: Guidance scale.
+        add_noise: Whether the latent is noised before; KSampler always does.
+
+    Returns:
+        LATENT with the samples (B, C, *S), and their uncertainty. A method that takes part in the
+        run, such as bayesdiff, changes the samples by definition.
+
+    Raises:
+        ValueError: If the latent is unusable, a batch of prompts does not fit it, nothing would be
+            sampled, or the uncertainty asked for cannot be had.
+    """
     latent = _fitted(model, latent)
     samples = latent["samples"]
     check_batches("positive", positive, len(samples))
@@ -115,7 +149,24 @@ def sample_custom(
     latent: Latent,
     options: UncertaintyOptions,
 ) -> tuple[Latent, Latent, Uncertainty]:
-    """What SamplerCustomAdvanced returns, the denoised latent too, to the bit; and more."""
+    """What SamplerCustomAdvanced returns for the same inputs, to the bit, and more.
+
+    Arguments:
+        noise: NOISE.
+        guider: GUIDER.
+        sampler: SAMPLER that works step by step.
+        sigmas: Noise levels, shape (steps + 1,).
+        latent: LATENT to denoise, samples (B, C, *S).
+        options: What to compute besides the latent.
+
+    Returns:
+        LATENT with the samples (B, C, *S); LATENT with the last denoised prediction, the same
+        where no step was taken; and their uncertainty. A method that takes part in the run, such
+        as bayesdiff, changes the samples by definition.
+
+    Raises:
+        ValueError: If latent or sampler are unusable, or the uncertainty asked for cannot be had.
+    """
     model = guider.model_patcher
     latent = _fitted(model, latent)
     samples = latent["samples"]

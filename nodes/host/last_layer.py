@@ -58,16 +58,27 @@ class Positions:
     output_map: OutputMap
 
     def features(self, layer: LastLayer, activation: Tensor) -> Features:
-        """Features phi (N, P, D) of an input of the layer, at these positions."""
+        """Features of an input of the layer, at these positions.
+
+        Arguments:
+            layer: The layer.
+            activation: Its input, as in `LastLayer.features`, for N samples.
+
+        Returns:
+            phi, shape (N, P, D).
+        """
         return Features.of(layer, activation, self.kept)
 
     def scatter(self, layer: LastLayer, values: Tensor, like: Tensor) -> Tensor:
-        """An output of the layer, such as `like`, that makes the network answer with `values`.
+        """What the layer has to return so that the network answers with given values.
 
         Arguments:
             layer: The layer.
             values: Of the network output, shape (1, C, *S).
             like: An output of the layer for one sample.
+
+        Returns:
+            In shape and type of `like`; zero at the positions that do not reach the latent.
         """
         outputs = self.output_map.scatter(values, layer.rows)
         if self.kept is not None:
@@ -102,6 +113,9 @@ class ModelLayer:
     def weights(self, device: torch.device) -> Tensor:
         """The weights in effect, patches included.
 
+        Arguments:
+            device: To which the host brings weights that it casts.
+
         Returns:
             Float32, shape (R, D), the bias as last column.
         """
@@ -114,7 +128,14 @@ class ModelLayer:
         return weights_with_bias(weight, bias).float()
 
     def fingerprint(self, device: torch.device) -> str:
-        """Name and content of the layer; a compiled model has the same as the plain one."""
+        """Name and content of the layer; a compiled model has the same as the plain one.
+
+        Arguments:
+            device: As for `weights`.
+
+        Returns:
+            See `bayesdiff_core.last_layer.fingerprint`.
+        """
         return fingerprint(self.layer.name.replace("_orig_mod.", ""), self.weights(device))
 
 
@@ -135,8 +156,11 @@ def find_layer(
         sigma: Its noise level, shape ().
         model_options: Those of the run.
 
+    Returns:
+        The one found before, if the model is known, with the positions of new shapes added.
+
     Raises:
-        LastLayerError: If the model has no last layer that can be followed.
+        LastLayerError: If there is no prompt, or no last layer that can be followed.
     """
     conds = select(conds, slice(0, 1), len(x))
     bare = _bare(conds)
@@ -215,7 +239,15 @@ def check_output(
 
 
 def runs_again(layer: LastLayer, count: int) -> LastLayerError:
-    """The error for a layer that does not run once in a call of the model, but `count` times."""
+    """The error for a layer that does not run once in a call of the model.
+
+    Arguments:
+        layer: The layer.
+        count: How often it ran.
+
+    Returns:
+        To be raised.
+    """
     return LastLayerError(
         f"The last layer '{layer.name}' ran {count} times in one call of the model instead of "
         "once. Remove nodes that cache or split its calls (EasyCache, LazyCache), or sample "

@@ -19,7 +19,14 @@ T = TypeVar("T")
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device's memory is exhausted: newer hosts know more errors that say so."""
+    """Whether an error says that the device's memory is exhausted.
+
+    Arguments:
+        error: Any error; newer hosts know more that say so.
+
+    Returns:
+        What the host makes of it.
+    """
     known = getattr(comfy.model_management, "is_oom", None)
     return known(error) if known else isinstance(error, torch.cuda.OutOfMemoryError)
 
@@ -35,11 +42,19 @@ class Parts:
         self.fits = 1 << 30
 
     def of(self, copies: int, room: int, work: Callable[[int, int], T]) -> list[T]:
-        """`work(first, count)` for all copies, `count` of them from `first` at a time.
+        """Do work on all copies.
 
-        `room` is how many should fit.
+        Arguments:
+            copies: Number of copies.
+            room: How many should fit at a time.
+            work: Called with the first copy of a part and the number of its copies.
 
-        Raises the host's error of exhausted memory when a single copy does not fit.
+        Returns:
+            What `work` gave for every part, in the order of the copies.
+
+        Raises:
+            Exception: What `work` raises; the host's error of exhausted memory only where a single
+                copy does not fit.
         """
         results: list[T] = []
         first = 0
@@ -59,9 +74,16 @@ class Parts:
 
 
 def room_for(model: Any, batch: Tensor) -> int:
-    """How many copies of a batch (B, C, *S) the host expects to fit into free memory, at least 1.
+    """How many copies of a batch the host expects to fit into free memory.
 
     The estimate and its margin are those by which the host joins conditionings in one call.
+
+    Arguments:
+        model: Loaded, as the host's samplers get it.
+        batch: One copy, shape (B, C, *S).
+
+    Returns:
+        Number of copies, at least 1.
     """
     needed = 1.5 * model.memory_required(list(batch.shape))
     # Newer hosts ask the patcher, which counts the weights that would make room as well.
@@ -74,8 +96,11 @@ def in_parts(model_options: dict[str, Any], batch: int) -> None:
     """Lets the model predict only as many copies of a batch at a time as fit.
 
     Guidance and solver still see all of them at once, so that neither what they remember nor the
-    noise they draw depends on it. `model_options` are those of one run and are changed.
-    Conditionings have to be aligned to the `batch`.
+    noise they draw depends on it.
+
+    Arguments:
+        model_options: Private options of one run, changed in place.
+        batch: Number of latents of a copy, to which the conditionings are aligned.
     """
     parts = Parts()
 

@@ -22,7 +22,12 @@ Draw = Callable[[Callable[[], Tensor]], Tensor]
 
 
 class Decision(NamedTuple):
-    """Whether a step was accepted, and the length of the next."""
+    """What a controller of the step size says.
+
+    Attributes:
+        accepted: Whether the step was good enough.
+        length: Of the next step, in the sampler's own measure of time.
+    """
 
     accepted: bool
     length: Any
@@ -35,6 +40,14 @@ NAMES = ("default_noise_sampler", "BrownianTreeNoiseSampler", "PIDStepSizeContro
 
 
 def own_decision(own: Callable[[], Decision]) -> Decision:
+    """Leaves a decision to the controller.
+
+    Arguments:
+        own: Makes the controller's own decision.
+
+    Returns:
+        That decision.
+    """
     return own()
 
 
@@ -42,9 +55,15 @@ def own_decision(own: Callable[[], Decision]) -> Decision:
 def intercepted(
     draw: Draw, options: dict[str, Any], decide: Decide = own_decision
 ) -> Iterator[dict[str, Any]]:
-    """Lead a sampler's draws through `draw` and its decisions through `decide`.
+    """Within the context, a sampler's draws and decisions lead through functions of the caller.
 
-    Yields the sampler's options for that.
+    Arguments:
+        draw: Gives the sampler its noise, given what draws its own.
+        options: The sampler's keyword arguments, perhaps with a `noise_sampler`.
+        decide: Gives an adaptive sampler its decisions, given what makes its own.
+
+    Yields:
+        The options to call the sampler with.
     """
     originals = {name: getattr(sampling, name) for name in NAMES}
     if options.get("noise_sampler") is not None:

@@ -19,10 +19,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded model with its processed conditionings and latents, as within a sampler.
+    """A loaded model with what a sampler would get.
 
-    `latents` (B, C, *S) are in the space the model sees, `conds` have one row for each of them.
-    `options` are private to this session, `sigma_max` () is the model's highest noise level.
+    Attributes:
+        model: Loaded, as the host's samplers get it.
+        conds: Processed conditionings, one row for each latent.
+        latents: In the space the model sees, shape (B, C, *S).
+        options: Private to this session.
+        sigma_max: The model's highest noise level, shape ().
     """
 
     model: Any

@@ -36,7 +36,17 @@ POST_CFG = "sampler_post_cfg_function"
 class SamplerCall:
     """The arguments with which the host calls a sampler function.
 
-    The state x may hold several `copies` of the batch, tile-major.
+    Attributes:
+        function: The sampler function.
+        name: Of the sampler, for people.
+        model_k: What it calls as its model.
+        x: Initial state, shape (n * B, C, *S), tile-major.
+        sigmas: Noise levels, shape (steps + 1,).
+        extra_args: Keyword arguments of the model's calls.
+        callback: Told of every step.
+        disable: Whether the sampler's own progress bar is off.
+        options: The sampler's further keyword arguments.
+        copies: The number n.
     """
 
     function: Callable[..., Tensor]
@@ -52,11 +62,12 @@ class SamplerCall:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the batch that the conditionings belong to; x holds `copies` of it."""
+        """(B, C, *S) of the batch that the conditionings belong to; x holds `copies` of it."""
         return torch.Size([len(self.x) // self.copies, *self.x.shape[1:]])
 
     @property
     def model_options(self) -> dict[str, Any]:
+        """The model options of the run, private to it."""
         return self.extra_args["model_options"]
 
     @property
@@ -68,14 +79,20 @@ class SamplerCall:
         return mask
 
     def serve_copies(self) -> None:
-        """Let the model predict copies of this batch: conditionings in step with it, and as many
-        copies at a time as fit."""
+        """Let the model predict copies of this batch, as many at a time as fit.
+
+        Conditionings are brought in step with the batch.
+        """
         guider = self.model_k.inner_model
         guider.conds = align(guider.conds, len(self.x))
         in_parts(self.model_options, len(self.x))
 
     def own_args(self) -> dict[str, Any]:
-        """Arguments that the sampler may change without an effect on anyone else."""
+        """Arguments that the sampler may change without an effect on anyone else.
+
+        Returns:
+            Shallow copies of `extra_args` and of the model options among them.
+        """
         return {**self.extra_args, "model_options": self.model_options.copy()}
 
 
@@ -124,6 +141,12 @@ class HostSolver:
 
     `denoiser` is the model of the call. A sampler that is `adaptive` chooses its steps by the
     image and has a trace only once it has sampled: they are learnt on the way.
+
+    Arguments:
+        call: What the host called the sampler with.
+
+    Raises:
+        UntraceableSolverError: If the sampler does not run on a single number.
     """
 
     def __init__(self, call: SamplerCall) -> None:
@@ -140,7 +163,14 @@ class HostSolver:
         self._decisions: list[Decision] = []
 
     def on(self, call: SamplerCall) -> HostSolver:
-        """The same solver, with its trace, in another call of the host on the same schedule."""
+        """The same solver, with its trace, in another call of the host on the same schedule.
+
+        Arguments:
+            call: The other call.
+
+        Returns:
+            A solver with a denoiser of its own.
+        """
         other = copy(self)
         other.call = call
         reads_uncond = self.denoiser.reads_uncond
@@ -148,11 +178,27 @@ class HostSolver:
         return other
 
     def run(self, x: Tensor | None = None) -> SolverRun:
-        """The run from x, or from where the host called it."""
+        """The solver's run on its model.
+
+        Arguments:
+            x: Initial state, shape (n * B, C, *S); None is the one that the host called it with.
+
+        Returns:
+            Not begun yet.
+
+        Raises:
+            ValueError: If the schedule is not finite.
+        """
         return SolverRun(self, self.denoiser, self.call.x if x is None else x, mask=self.call.free)
 
     @cached_property
     def trace(self) -> Trace:
+        """Its linear coefficients on this schedule.
+
+        Raises:
+            UntraceableSolverError: If it has none, see `bayesdiff_core.solver_trace`.
+        """
+
         def run(x: Tensor, evaluate: Evaluate, draw: DrawNoise) -> Tensor:
             model = _TracedModel(self.call, evaluate)
             sigmas = self.sigmas.cpu()
@@ -161,6 +207,16 @@ class HostSolver:
         return trace_solver(run, self.reads, name=self.name)
 
     def sample(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        """The run that the host asked for, with its progress; notes an adaptive sampler's steps.
+
+        Arguments:
+            x: Initial state, shape (n * B, C, *S).
+            evaluate: Answers in place of the model.
+            draw: Gives the sampler its noise.
+
+        Returns:
+            Final state, shape (n * B, C, *S).
+        """
         call = self.call
         self._decisions.clear()
 
@@ -180,6 +236,16 @@ class HostSolver:
             )
 
     def replay(self, x: Tensor, evaluate: EvaluateStep, draw: Draw) -> Tensor:
+        """The same steps once more, with a progress bar and no effect on anything else.
+
+        Arguments:
+            x: Initial state, shape (n * B, C, *S), for any number n of copies.
+            evaluate: Answers in place of the model.
+            draw: Gives the sampler its noise.
+
+        Returns:
+            Final state, shape (n * B, C, *S).
+        """
         bar = comfy.utils.ProgressBar(self.trace.evaluations)
 
         def counted(k: int, z: Tensor, sigma: Tensor) -> Tensor:
@@ -208,7 +274,17 @@ class Solvers:
         self._known: dict[tuple[float, ...], HostSolver] = {}
 
     def of(self, call: SamplerCall) -> HostSolver:
-        """The solver of a call; its sampler and its guidance are those of the job."""
+        """The solver of a call.
+
+        Arguments:
+            call: Its sampler and its guidance are those of the job.
+
+        Returns:
+            With a denoiser of its own, and what is known of the sampler on this schedule.
+
+        Raises:
+            UntraceableSolverError: If the sampler does not run on a single number.
+        """
         schedule = tuple(call.sigmas.tolist())
         if schedule in self._known:
             return self._known[schedule].on(call)

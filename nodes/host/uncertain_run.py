@@ -38,7 +38,16 @@ T = TypeVar("T")
 
 
 class UncertainRun:
-    """One run of the user's sampler; `uncertainty` is there once it is over."""
+    """One run of the user's sampler; `uncertainty` is there once it is over.
+
+    Arguments:
+        sampler: SAMPLER.
+        options: What to compute besides the latent.
+        name: Of the sampler; None takes its function's.
+
+    Raises:
+        ValueError: If the sampler does not work step by step on a model.
+    """
 
     uncertainty: Uncertainty
 
@@ -65,17 +74,20 @@ class UncertainRun:
     def sample(
         self, guider: Any, noise: Tensor, samples: Tensor, sigmas: Tensor, **arguments: Any
     ) -> Tensor:
-        """The latents (B, C, *S) that the guider samples, to the bit.
+        """Sample by the guider, and say how uncertain the result is.
 
         Arguments:
             guider: Any GUIDER.
-            noise: As `guider.sample` takes it, shape (B, C, *S).
-            samples: Likewise.
-            sigmas: Likewise, shape (steps + 1,).
+            noise, samples: As `guider.sample` takes them, shape (B, C, *S).
+            sigmas: Noise levels, shape (steps + 1,).
             arguments: The further ones of `guider.sample`.
 
+        Returns:
+            The guider's own latents, shape (B, C, *S), to the bit unless the method takes part in
+            the run and changes them by definition.
+
         Raises:
-            ValueError: Before the model runs, where the uncertainty asked for cannot be had.
+            ValueError: Before the image is sampled, where the uncertainty asked for cannot be had.
         """
 
         def run(work: Callable[[SamplerCall], Tensor], **changes: Any) -> Tensor:
@@ -269,7 +281,11 @@ class Failures:
 
 @contextmanager
 def preserved_generators() -> Iterator[None]:
-    """Within the context torch's generators may be drawn from; at the end they are as before."""
+    """Within the context, torch's generators may be drawn from; at the end they are as before.
+
+    Yields:
+        None.
+    """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices):
         yield
@@ -295,7 +311,13 @@ def function_name(function: Any) -> str:
 
 
 def sampler_from(settings: RunSettings) -> Any:
-    """The sampler of a recorded run.
+    """The sampler of a recorded run, with its options.
+
+    Arguments:
+        settings: Of the run.
+
+    Returns:
+        SAMPLER.
 
     Raises:
         ValueError: If it is none that the host can make by name.

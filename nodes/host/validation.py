@@ -15,7 +15,17 @@ __all__ = ["check_batches", "check_latent", "check_options", "is_recorded", "lat
 
 
 def check_latent(latent: dict[str, Any]) -> Tensor:
-    """The samples (B, C, *S) of a LATENT. Raises ValueError in words when they are unusable."""
+    """The samples of a LATENT, if they are usable.
+
+    Arguments:
+        latent: LATENT.
+
+    Returns:
+        Its samples, shape (B, C, *S).
+
+    Raises:
+        ValueError: If it holds several tensors, or values that are not finite.
+    """
     samples = latent["samples"]
     if getattr(samples, "is_nested", False):
         raise ValueError(
@@ -32,7 +42,16 @@ def check_latent(latent: dict[str, Any]) -> Tensor:
 
 
 def check_batches(name: str, conditioning: Any, batch: int) -> None:
-    """Raises ValueError when a batch of prompts is neither one nor one for each latent."""
+    """Refuses a batch of prompts that is neither one nor one for each latent.
+
+    Arguments:
+        name: How the error names the prompts, beginning a sentence.
+        conditioning: CONDITIONING.
+        batch: Number of latents.
+
+    Raises:
+        ValueError: If an entry holds another number of prompts.
+    """
     for entry in conditioning:
         rows = 1 if entry[0] is None else len(entry[0])
         if rows not in (1, batch):
@@ -43,7 +62,14 @@ def check_batches(name: str, conditioning: Any, batch: int) -> None:
 
 
 def check_options(model_options: dict[str, Any]) -> None:
-    """Raises ValueError when the features of a call cannot be told from the model's options."""
+    """Refuses options with which the features of a call cannot be told.
+
+    Arguments:
+        model_options: Of the run.
+
+    Raises:
+        ValueError: If there are context windows, a cache of calls, or several devices.
+    """
     if "context_handler" in model_options:
         raise ValueError(
             "A posterior cannot be followed through context windows yet. Disconnect the LAPLACE "
@@ -62,9 +88,17 @@ def check_options(model_options: dict[str, Any]) -> None:
 
 
 def is_recorded(model: Any, samples: Tensor, recording: Recording) -> bool:
-    """Whether latents (B, C, *S) are the result of a recorded run, to rounding.
+    """Whether latents are the result of a recorded run.
 
     A recording may be kept in half precision, and some samplers end a little above 0.
+
+    Arguments:
+        model: The MODEL.
+        samples: Latents as nodes exchange them, shape (B, C, *S).
+        recording: Of the run, in the space the model sees.
+
+    Returns:
+        True for the same shape and differences of at most 0.3 % of the largest value.
     """
     if samples.shape != recording.final.shape:
         return False

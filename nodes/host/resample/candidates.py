@@ -29,7 +29,12 @@ ContrastOf = Callable[[Tensor], Contrast]
 
 @dataclass(frozen=True)
 class Settled:
-    """Latents (M * B, C, *S) made of candidates, and where they stay as they were (.., 1, *S)."""
+    """What is made of candidates.
+
+    Attributes:
+        latents: M batches, shape (M * B, C, *S).
+        untouched: Where they stay as they were, boolean, shape (M * B, 1, *S).
+    """
 
     latents: Tensor
     untouched: Tensor
@@ -44,10 +49,18 @@ noise; it is None where there is no prompt to compare with.
 
 
 class CandidateSampler(CallSampler):
-    """Runs candidates by a plan inside `mask` (B, 1, *S), then settles them.
+    """Runs candidates by a plan inside a mask, then settles them.
 
-    `turn` counts the rounds; each has noise of its own. Once it has run, `settled` holds the
-    result and `replayed` says whether the model saw the recorded surroundings.
+    Arguments:
+        plan: The run to repeat.
+        mask: Where to sample again, in [0, 1], shape (B, 1, *S).
+        options: What the user asks for.
+        settle: Makes the returned latents of the candidates.
+        turn: Number of the round; each has noise of its own.
+
+    Attributes:
+        settled: The result, once it has run.
+        replayed: Whether the model saw the recorded surroundings.
     """
 
     settled: Settled
@@ -70,12 +83,27 @@ class CandidateSampler(CallSampler):
 
     @property
     def sigmas(self) -> Tensor:
-        """The part of the schedule that runs again."""
+        """The part of the schedule that runs again, shape (steps to run + 1,)."""
         return last_part(self.plan.schedule, self.options.denoise)
 
     def sample(
         self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *rest: Any
     ) -> Tensor:
+        """Called by the host as a sampler; settles the candidates while the model is loaded.
+
+        Arguments:
+            guider: Of the run, with its model loaded.
+            sigmas: Noise levels to run, as in `sigmas`.
+            extra_args: Keyword arguments of the model's calls, private to the run.
+            rest: What else the host hands to a sampler.
+
+        Returns:
+            Settled latents in the space the model sees, shape (M * B, C, *S).
+
+        Raises:
+            ValueError: If the sampler cannot run a part of its schedule, the noise mode has
+                nothing to start from, or the posterior belongs to another layer.
+        """
         latents = super().sample(guider, sigmas, extra_args, *rest)
         model, conds = guider.inner_model, guider.conds
         original = self._found.original.to(latents)

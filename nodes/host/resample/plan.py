@@ -24,7 +24,7 @@ __all__ = ["Overrides", "ResampleOptions", "SamplingPlan", "plan_resampling"]
 
 @dataclass(frozen=True)
 class Overrides:
-    """Overrides of the recorded sampler settings; None keeps the recorded value."""
+    """What to take in place of the recorded settings; None keeps what was recorded."""
 
     sampler_name: str | None = None
     scheduler: str | None = None
@@ -34,10 +34,19 @@ class Overrides:
 
 @dataclass(frozen=True)
 class ResampleOptions:
-    """How a region is sampled again; `denoise` is the share of the schedule that runs again.
+    """How a region is sampled again.
 
-    `noise_mode` is one of the core's NOISE_MODES, some of which need a `posterior`, `rule` one of
-    its RULES.
+    Attributes:
+        seed: Decides the candidates' noise.
+        denoise: Share of the schedule that runs again, in (0, 1].
+        candidates: How many for each image.
+        rule: One of the core's RULES.
+        keep_original: Whether it stays where no candidate beats it.
+        noise_mode: One of the core's NOISE_MODES.
+        posterior: For the modes that need one.
+        rounds: At most, each from the result of the one before.
+        overrides: Of the recorded settings.
+        budget_mb: Memory for the candidates' recording, in units of 2^20 bytes.
     """
 
     seed: int = 0
@@ -53,14 +62,23 @@ class ResampleOptions:
 
     @property
     def mode(self) -> NoiseMode:
+        """What NOISE_MODES holds for `noise_mode`."""
         return NOISE_MODES[self.noise_mode]
 
     @property
     def chosen_rule(self) -> Rule:
+        """What RULES holds for `rule`."""
         return RULES[self.rule]
 
     def check(self, positive: Any, negative: Any) -> None:
-        """Raises ValueError, in words, where something asked for is missing."""
+        """Refuses options for which something is missing.
+
+        Arguments:
+            positive, negative: CONDITIONING, empty where there is none.
+
+        Raises:
+            ValueError: If the rule needs a negative conditioning, or the noise mode a posterior.
+        """
         needed = self.chosen_rule.signals
         if needed == ("contrast",) and not (positive and negative):
             raise ValueError(
@@ -75,11 +93,17 @@ class ResampleOptions:
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """Sampler, whole schedule (steps + 1,) and guidance scale of the run to repeat.
+    """The run to repeat.
 
-    `recording` is that of a run on this schedule; without one the image is noised as a whole.
-    `recorded_sampler` says that the sampler is the recording's, too, `edited` that the latents
-    are not the recorded ones any more. `solvers` are shared by all rounds.
+    Attributes:
+        sampler: SAMPLER.
+        name: Its name, for people.
+        schedule: The whole of it, shape (steps + 1,).
+        cfg: Guidance scale.
+        recording: Of a run on this schedule; without one the image is noised as a whole.
+        recorded_sampler: Whether the sampler is the recording's, too.
+        edited: Whether the latents are not the recorded ones any more.
+        solvers: Of the sampler on these schedules, shared by all rounds.
     """
 
     sampler: Any
@@ -92,7 +116,14 @@ class SamplingPlan:
     solvers: Solvers = field(default_factory=Solvers)
 
     def settings(self, recorded: RunSettings) -> RunSettings:
-        """What a later run has to know to sample in this way; what was recorded stays."""
+        """What a later run has to know to sample in this way.
+
+        Arguments:
+            recorded: Of the run that made the latents; what it knows stays.
+
+        Returns:
+            Its settings, with what it lacks filled in.
+        """
         return replace(
             recorded,
             sampler_name=recorded.sampler_name or self.name,
@@ -105,7 +136,7 @@ class SamplingPlan:
 def plan_resampling(
     model: Any, samples: Tensor, uncertainty: Uncertainty | None, overrides: Overrides
 ) -> SamplingPlan:
-    """The run to repeat on these latents.
+    """The run to repeat on given latents.
 
     Arguments:
         model: The MODEL, for schedules that are not recorded.
@@ -113,8 +144,12 @@ def plan_resampling(
         uncertainty: Of the run that made them, where there was one.
         overrides: What to take in place of what was recorded.
 
+    Returns:
+        With the recording only where its schedule is used and the latents are its result.
+
     Raises:
-        ValueError: If the uncertainty is that of other latents, or nothing says how to sample.
+        ValueError: If the uncertainty is that of other latents, nothing says how to sample, or the
+            host cannot make the recorded sampler again.
     """
     recording = _recording_of(uncertainty, samples)
     recorded = RunSettings() if uncertainty is None else uncertainty.settings

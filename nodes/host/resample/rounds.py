@@ -44,7 +44,14 @@ UNRECORDED = "the recording did not fit into its budget, so there was no further
 
 @dataclass(frozen=True)
 class Resampled:
-    """What came of resampling: latents (M * B, C, *S), their uncertainty, every round's choice."""
+    """What came of resampling.
+
+    Attributes:
+        samples: Latents, shape (M * B, C, *S).
+        uncertainty: Of these.
+        rounds: What the regions took in every round.
+        notes: Sentences about how it went.
+    """
 
     samples: Tensor
     uncertainty: Uncertainty
@@ -68,16 +75,16 @@ def resample(
         samples: Latents, shape (B, C, *S).
         uncertainty: Of the run that made them, where there was one.
         mask: Where to sample again, in [0, 1] at the size of the latents, shape (B, 1, *S).
-        positive: CONDITIONING.
-        negative: CONDITIONING.
-        options: How.
+        positive, negative: CONDITIONING of one prompt for all latents, or one for each.
+        options: What the user asks for.
 
     Returns:
         Latents that are the input to the bit outside the mask, and in every region that keeps the
         original; with a rule that returns every candidate all of them, tile-major.
 
     Raises:
-        ValueError: In words, before the model runs.
+        ValueError: In words, where something that is asked for cannot be done.
+        torch.cuda.OutOfMemoryError: If the memory does not hold one candidate of the batch.
     """
     options.check(positive, negative)
     plan = plan_resampling(model, samples, uncertainty, options.overrides)
@@ -111,9 +118,23 @@ def run_candidates(
     sampler: CandidateSampler,
     callback: Callable[..., None] | None = None,
 ) -> Tensor:
-    """What `sampler` makes of latents (B, C, *S): (M * B, C, *S), with preview and progress bar.
+    """Run a sampler of candidates on latents, with preview and progress bar.
 
     This is the one place where what stays untouched is put back, to the bit.
+
+    Arguments:
+        model: The MODEL.
+        samples: Latents as nodes exchange them, shape (B, C, *S).
+        positive, negative: CONDITIONING of one prompt for all latents, or one for each.
+        sampler: What it knows of the result is there afterwards.
+        callback: The host's, for every step; None shows the preview.
+
+    Returns:
+        Latents as nodes exchange them, shape (M * B, C, *S).
+
+    Raises:
+        ValueError: If a batch of prompts does not fit, or the sampler refuses the run.
+        torch.cuda.OutOfMemoryError: If the memory does not hold one candidate of the batch.
     """
     check_batches("positive", positive, len(samples))
     check_batches("negative", negative, len(samples))
