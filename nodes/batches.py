@@ -11,14 +11,29 @@ __all__ = ["not_connected", "sample_of"]
 
 
 def not_connected(name: str) -> ExecutionBlocker:
-    """Stops the nodes behind an output whose input is not connected, with a sentence."""
+    """Stops the nodes behind an output whose input is not connected, with a sentence.
+
+    Arguments:
+        name: Of the output, and of the input.
+
+    Returns:
+        What the node gives there.
+    """
     return ExecutionBlocker(
         f"The output {name} has nothing to give: connect the node's input of that name."
     )
 
 
 def sample_of(batch: Any, index: Tensor) -> Any:
-    """The samples `index` of an IMAGE (B, H, W, C) or of a LATENT with what belongs to them."""
+    """Some samples of a batch, with what belongs to them.
+
+    Arguments:
+        batch: IMAGE (B, H, W, C), or LATENT of B samples.
+        index: Places in the batch, shape (b,).
+
+    Returns:
+        IMAGE or LATENT of b samples, in the order of the index.
+    """
     if isinstance(batch, Tensor):
         return batch[index]
     samples = batch["samples"]

@@ -18,10 +18,16 @@ __all__ = ["check_inputs", "checked"]
 
 
 def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    """The `execute` of a node, below `@classmethod`: checks its inputs by the node's schema first.
+    """Decorates the `execute` of a node, below `@classmethod`: its inputs are checked first.
+
+    Arguments:
+        execute: Takes the class, then the inputs of the node's schema.
+
+    Returns:
+        The same function behind the check.
 
     Raises:
-        ValueError: If a number lies outside its range, or a choice is none of the options.
+        ValueError: In a call, if a number lies outside its range or a choice is no option.
     """
     names = list(signature(execute).parameters)
 

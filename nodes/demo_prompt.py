@@ -39,7 +39,19 @@ class DemoPrompt(io.ComfyNode):
 
 
 def line_labels(line: str, names: tuple[str, ...], count: int) -> list[int]:
-    """The label of every word of a line."""
+    """The labels that a line of a prompt names.
+
+    Arguments:
+        line: Words separated by spaces; a single name where one label is wanted.
+        names: Of the classes, in any case of letters.
+        count: Number of labels wanted.
+
+    Returns:
+        The place of every word among the names.
+
+    Raises:
+        ValueError: If there are more or fewer words, or one is no name.
+    """
     words = [line] if count == 1 else line.split()
     known = {name.casefold(): place for place, name in enumerate(names)}
     if len(words) != count or not all(word.casefold() in known for word in words):

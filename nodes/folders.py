@@ -22,11 +22,17 @@ RESERVED = frozenset(
 
 
 def register() -> None:
+    """Tells the host of the folder, as the first among linked folders of that name."""
     path = str(Path(folder_paths.models_dir) / FOLDER)
     folder_paths.add_model_folder_path(FOLDER, path, is_default=True)
 
 
 def saved_posteriors() -> list[str]:
+    """The posteriors that can be loaded.
+
+    Returns:
+        Names relative to the folder, with `.safetensors`.
+    """
     return [
         name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")
     ]
@@ -44,6 +50,9 @@ def path_to_save(filename: str) -> Path:
 
     Arguments:
         filename: With or without `.safetensors`; folders are separated by `/` or `\\`.
+
+    Returns:
+        A path that ends with `.safetensors`, whose folder may have to be made.
 
     Raises:
         ValueError: If the name leads out of the folder, or is none that every system can store.

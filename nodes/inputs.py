@@ -10,7 +10,14 @@ __all__ = ["signal_input"]
 
 
 def signal_input(tooltip: str = "") -> io.Input:
-    """Which signal of a run; the tooltip is followed by a line about each of them."""
+    """Which signal of a run.
+
+    Arguments:
+        tooltip: What it is chosen for; a line about each of the signals follows.
+
+    Returns:
+        The input `signal`.
+    """
     lines = [tooltip] if tooltip else []
     return io.Combo.Input(
         "signal",

@@ -127,7 +127,22 @@ class MaskedResample(io.ComfyNode):
 
 
 def resample_latent(model, latent, uncertainty, mask, positive, negative, options) -> tuple:
-    """LATENT with the masked regions (B or 1, H, W) sampled again, UNCERTAINTY, and a report."""
+    """Sample the masked regions of a LATENT again.
+
+    Arguments:
+        model: The MODEL.
+        latent: LATENT, samples (B, C, *S).
+        uncertainty: Of the run that made it; None where there is none.
+        mask: Where to sample again, in any size, shape (B or 1, H, W).
+        positive, negative: CONDITIONING of one prompt for all latents, or one for each.
+        options: How, see `ResampleOptions`.
+
+    Returns:
+        LATENT, the input to the bit outside the mask; its UNCERTAINTY; and a report.
+
+    Raises:
+        ValueError: If latent or mask are unusable, or what is asked for cannot be done.
+    """
     samples = check_latent(latent)
     region = latent_mask(mask, samples)
     if not region.any():

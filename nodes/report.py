@@ -14,7 +14,17 @@ __all__ = ["describe", "say_on_node", "scores_and_report"]
 
 
 def describe(uncertainty: Uncertainty) -> str:
-    """What produced it, then a line per image with the score of every signal."""
+    """An uncertainty as text.
+
+    Arguments:
+        uncertainty: Of a batch.
+
+    Returns:
+        What produced it, then a line for each image with the score of every signal.
+
+    Raises:
+        ValueError: If it holds no signal.
+    """
     run = uncertainty.settings
     lines = [f"{run.sampler_name}, {run.evaluations} evaluations"]
     if run.method:
@@ -41,7 +51,11 @@ def describe(uncertainty: Uncertainty) -> str:
 
 
 def say_on_node(text: str) -> None:
-    """Write a text on the node that is running; a page that cannot be reached costs nothing."""
+    """Write a text on the node that is running; a page that cannot be reached costs nothing.
+
+    Arguments:
+        text: Nothing is written where it is empty.
+    """
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
     if text and context is not None and server is not None:
         with suppress(Exception):
@@ -49,7 +63,14 @@ def say_on_node(text: str) -> None:
 
 
 def scores_and_report(uncertainty: Uncertainty) -> tuple[list[float], str]:
-    """The score per image by `artifact`, high is suspect, and the text."""
+    """The outputs `scores` and `report` of an uncertain sampler; what failed is said on the node.
+
+    Arguments:
+        uncertainty: Of B images.
+
+    Returns:
+        B scores by `artifact`, high is suspect, and the text; NaN, and why, where that fails.
+    """
     say_on_node("\n".join(uncertainty.settings.failures))
     # The image is finished: what is said of it must not cost it.
     try:

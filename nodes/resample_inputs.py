@@ -29,10 +29,20 @@ RECORDED = "recorded"
 
 
 def uncertainty_input() -> io.Input:
+    """The run to repeat.
+
+    Returns:
+        The input `uncertainty`, required.
+    """
     return Uncertainty.Input("uncertainty", tooltip="Of the same latent.")
 
 
 def prompt_inputs() -> list[io.Input]:
+    """The prompts of a region.
+
+    Returns:
+        The inputs `positive` and `negative`.
+    """
     return [
         io.Conditioning.Input("positive", tooltip="What the region should show."),
         io.Conditioning.Input("negative", tooltip="As in the run, as a rule."),
@@ -40,6 +50,11 @@ def prompt_inputs() -> list[io.Input]:
 
 
 def denoise_input() -> io.Input:
+    """How much of a recorded run is done again.
+
+    Returns:
+        The input `denoise`, a share of the schedule in [0.01, 1].
+    """
     return io.Float.Input(
         "denoise",
         default=0.7,
@@ -51,6 +66,11 @@ def denoise_input() -> io.Input:
 
 
 def recorded_guidance_input() -> io.Input:
+    """Guidance scale in place of the recorded one.
+
+    Returns:
+        The input `cfg`, optional; 0 keeps what was recorded.
+    """
     return io.Float.Input(
         "cfg",
         default=0.0,
@@ -64,6 +84,11 @@ def recorded_guidance_input() -> io.Input:
 
 
 def noise_mode_inputs() -> list[io.Input]:
+    """Where a region starts from.
+
+    Returns:
+        The inputs `noise_mode` and `laplace`, optional.
+    """
     return [
         io.Combo.Input(
             "noise_mode",
@@ -78,11 +103,23 @@ def noise_mode_inputs() -> list[io.Input]:
 
 
 def start_posterior_input(tooltip: str) -> io.Input:
+    """A posterior that moves the state from which a run starts.
+
+    Arguments:
+        tooltip: What it is for.
+
+    Returns:
+        The input `laplace`, optional.
+    """
     return Laplace.Input("laplace", optional=True, tooltip=tooltip)
 
 
 def override_inputs() -> list[io.Input]:
-    """Sampler and schedule in place of what was recorded."""
+    """Sampler and schedule in place of what was recorded.
+
+    Returns:
+        The inputs `sampler_name`, `scheduler` and `steps`, optional; RECORDED and 0 keep it.
+    """
     return [
         io.Combo.Input(
             "sampler_name",
@@ -116,7 +153,16 @@ def override_inputs() -> list[io.Input]:
 
 
 def overrides_of(sampler_name: str, scheduler: str, steps: int, cfg: float) -> Overrides:
-    """What the inputs ask for in place of what was recorded."""
+    """What the inputs ask for in place of what was recorded.
+
+    Arguments:
+        sampler_name, scheduler: RECORDED, or the host's names.
+        steps: Of the whole schedule, or 0.
+        cfg: Guidance scale, or 0.
+
+    Returns:
+        With None for RECORDED and 0.
+    """
     return Overrides(
         sampler_name=None if sampler_name == RECORDED else sampler_name,
         scheduler=None if scheduler == RECORDED else scheduler,

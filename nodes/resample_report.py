@@ -26,6 +26,9 @@ def resample_report(
         size: Height and width of the picture in whose pixels places are given.
         change: The result minus the input, in latent units, shape (M * B, C, *S).
         options: What was asked for.
+
+    Returns:
+        The lines, below a heading and notes on the whole.
     """
     rounds = done.rounds
     labels = rounds[0].labels

@@ -25,6 +25,14 @@ __all__ = [
 
 
 def seed_input(name: str) -> io.Input:
+    """What decides the noise.
+
+    Arguments:
+        name: Of the input.
+
+    Returns:
+        A whole number of 64 bits, which the page may change after each run.
+    """
     return io.Int.Input(
         name,
         default=0,
@@ -36,12 +44,22 @@ def seed_input(name: str) -> io.Input:
 
 
 def steps_input() -> io.Input:
+    """The length of the schedule.
+
+    Returns:
+        The input `steps`, 1 or more.
+    """
     return io.Int.Input(
         "steps", default=20, min=1, max=10000, tooltip="How many steps the schedule has."
     )
 
 
 def guidance_input() -> io.Input:
+    """The guidance scale.
+
+    Returns:
+        The input `cfg`, in [0, 100].
+    """
     return io.Float.Input(
         "cfg",
         default=8.0,
@@ -54,6 +72,11 @@ def guidance_input() -> io.Input:
 
 
 def sampler_inputs() -> list[io.Input]:
+    """Sampler and schedule by the host's names.
+
+    Returns:
+        The inputs `sampler_name` and `scheduler`.
+    """
     return [
         io.Combo.Input(
             "sampler_name",
@@ -65,6 +88,11 @@ def sampler_inputs() -> list[io.Input]:
 
 
 def conditioning_inputs() -> list[io.Input]:
+    """What to sample.
+
+    Returns:
+        The inputs `positive`, `negative` and `latent_image`.
+    """
     return [
         io.Conditioning.Input("positive", tooltip="What the image should show."),
         io.Conditioning.Input("negative", tooltip="What to guide away from; also for contrast."),
@@ -73,6 +101,11 @@ def conditioning_inputs() -> list[io.Input]:
 
 
 def laplace_input() -> io.Input:
+    """The posterior that the signal of that name needs.
+
+    Returns:
+        The input `laplace`, optional.
+    """
     return Laplace.Input(
         "laplace",
         optional=True,
@@ -84,6 +117,11 @@ def laplace_input() -> io.Input:
 
 
 def uncertain_outputs() -> list[io.Output]:
+    """What the uncertain samplers give besides the latent.
+
+    Returns:
+        The outputs `uncertainty`, `scores` and `report`.
+    """
     return [
         Uncertainty.Output(display_name="uncertainty"),
         io.Float.Output(
@@ -103,6 +141,11 @@ METHODS = {
 
 
 def method_inputs() -> list[io.Input]:
+    """What to compute besides the latent, and at which cost.
+
+    Returns:
+        The optional inputs that `uncertainty_options` takes, in the order of the nodes.
+    """
     return [
         io.Combo.Input(
             "preset",
@@ -189,7 +232,24 @@ def uncertainty_options(
     members: int = 10,
     skip: int = 1,
 ) -> UncertaintyOptions:
-    """What the inputs of `method_inputs` ask for. Raises ValueError where one is out of range."""
+    """What the inputs of `method_inputs` ask for.
+
+    Arguments:
+        laplace: Of the last layer; None for no signal `posterior`.
+        preset: One of PRESETS, or custom, for tangent.
+        probes, refreshes: Weight errors followed, and how often anew in a run, for custom.
+        contrast: Whether to compute that signal, too.
+        recording_mb: Memory for the recorded trajectory, in units of 2^20 bytes.
+        method: One of METHODS.
+        members: Runs with other weights, for ensemble.
+        skip: Every how many steps the recursion is evaluated, for bayesdiff.
+
+    Returns:
+        Options for `bayesdiff_core.sample`.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
     given = {
         **{"preset": preset, "probes": probes, "refreshes": refreshes, "method": method},
         **{"recording_mb": recording_mb, "members": members, "skip": skip},

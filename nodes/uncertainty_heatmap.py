@@ -112,6 +112,11 @@ class UncertaintyHeatmap(io.ComfyNode):
 
 
 def look_inputs() -> list[io.Input]:
+    """What is shown, and how.
+
+    Returns:
+        The inputs `signal`, `display`, `colormap`, `scale` and `opacity`.
+    """
     return [
         signal_input(),
         io.Combo.Input(
@@ -155,6 +160,11 @@ def look_inputs() -> list[io.Input]:
 
 
 def selection_inputs() -> list[io.Input]:
+    """What belongs to the mask.
+
+    Returns:
+        The inputs `threshold`, `grow` and `feather`.
+    """
     return [
         io.Float.Input(
             "threshold",
@@ -187,6 +197,11 @@ def selection_inputs() -> list[io.Input]:
 
 
 def further_inputs() -> list[io.Input]:
+    """What is rarely set, of the mask and of the look.
+
+    Returns:
+        Optional inputs, from `minimum_area` to `color_bar`.
+    """
     return [
         io.Int.Input(
             "minimum_area",
@@ -257,7 +272,19 @@ def further_inputs() -> list[io.Input]:
 
 
 def signals_of(uncertainty: Any, image: torch.Tensor | None, vae: Any | None) -> dict[str, Signal]:
-    """The signals of a run; with a VAE the posterior is that of the picture's pixels."""
+    """The signals of a run; with a VAE the posterior is that of the picture's pixels.
+
+    Arguments:
+        uncertainty: UNCERTAINTY of B samples.
+        image: The decoded images, shape (B or 1, H, W, C).
+        vae: VAE that decoded them.
+
+    Returns:
+        Signals by name; `posterior` as std of a pixel whose range is 1, where there is a VAE.
+
+    Raises:
+        ValueError: If there is a VAE and a posterior but no image, or one of another size.
+    """
     if vae is None or uncertainty.latent_std is None:
         return uncertainty.signals
     if image is None:
@@ -277,7 +304,19 @@ def signals_of(uncertainty: Any, image: torch.Tensor | None, vae: Any | None) ->
 
 
 def shown_signal(uncertainty: Any, signal: str, step: int) -> Signal:
-    """The map that is shown: a signal, or what was undecided at one step."""
+    """The map that is shown: a signal, or what was undecided at one step.
+
+    Arguments:
+        uncertainty: UNCERTAINTY of B samples.
+        signal: Its name.
+        step: 0 for the signal, else from 1 to the number of evaluations.
+
+    Returns:
+        A map (B, *S) and its unit.
+
+    Raises:
+        ValueError: If the run did not compute that signal, or recorded no such step.
+    """
     if step == 0:
         return uncertainty.signal(signal)
     if uncertainty.recording is None:
@@ -289,7 +328,18 @@ def shown_signal(uncertainty: Any, signal: str, step: int) -> Signal:
 
 
 def matching(image: torch.Tensor | None, count: int) -> torch.Tensor | None:
-    """Images (count, H, W, 3) in [0, 1], one for each map."""
+    """Images to lay the heat over, one for each map.
+
+    Arguments:
+        image: Shape (count or 1, H, W, C), of which the first three channels are colours.
+        count: Number of maps.
+
+    Returns:
+        In [0, 1], shape (count, H, W, 3); None where there is no image.
+
+    Raises:
+        ValueError: If there is another number of images, or they have no colours.
+    """
     if image is None:
         return None
     image = displayable(image[..., :3].cpu())

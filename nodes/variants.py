@@ -34,10 +34,18 @@ RADIUS = 2
 
 
 def uncertain_part(uncertainty: Uncertainty, signal: str, percentile: float) -> Tensor:
-    """Mask of every map, or frame of one, where its local mean exceeds a percentile.
+    """Where the local mean of a map, or of a frame of one, exceeds a percentile.
+
+    Arguments:
+        uncertainty: Of B samples.
+        signal: Whose map.
+        percentile: Of the pixels of the averaged map or frame, in [0, 100].
 
     Returns:
-        0 or 1, shape (B, h, w), of videos (B, T, h, w).
+        Mask, 0 or 1, shape (B, h, w), of videos (B, T, h, w).
+
+    Raises:
+        ValueError: If the run did not compute that signal, or its map is not finite.
     """
     maps = uncertainty.signal(signal).map
     bare = threshold_mask(smooth(frames(maps), RADIUS), percentile=percentile)

@@ -32,7 +32,22 @@ def show(
     size: tuple[int, int],
     recording: Recording | None = None,
 ) -> dict[str, Any]:
-    """Writes the values to the temp folder; returns what the node hands to the page."""
+    """Writes what the viewer reads to the temp folder.
+
+    Arguments:
+        signals: By name, maps (B, *S).
+        artifact: Which of them the signal `artifact` stands for.
+        images: In [0, 1], shape (N, H, W, 3), one for each map or frame; None for heat alone.
+        size: Height and width of the pictures, in pixels.
+        recording: Of the run, for the maps at its single steps.
+
+    Returns:
+        What the node hands to the page: the file's name under KEY, and the images'; nothing where
+        the folder took no file.
+
+    Raises:
+        ValueError: If there is no signal or a map is not finite.
+    """
     try:
         name = _store(encode(signals, artifact, size, recording))
     except OSError as error:
