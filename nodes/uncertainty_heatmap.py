@@ -276,14 +276,14 @@ def signals_of(uncertainty: Any, image: torch.Tensor | None, vae: Any | None) ->
 
     Arguments:
         uncertainty: UNCERTAINTY of B samples.
-        image: The decoded images, shape (B or 1, H, W, C).
+        image: The decoded images, one for each of its maps or for all, shape (N, H, W, C).
         vae: VAE that decoded them.
 
     Returns:
         Signals by name; `posterior` as std of a pixel whose range is 1, where there is a VAE.
 
     Raises:
-        ValueError: If there is a VAE and a posterior but no image, or one of another size.
+        ValueError: If there is a VAE and a posterior but no image, or another number of images.
     """
     if vae is None or uncertainty.latent_std is None:
         return uncertainty.signals
@@ -292,14 +292,15 @@ def signals_of(uncertainty: Any, image: torch.Tensor | None, vae: Any | None) ->
             "The VAE pushes the posterior through the decoder around an image: connect the "
             "decoded image as well, or disconnect the VAE."
         )
-    latent = vae.encode(image[..., :3]).cpu().float()
     std = uncertainty.latent_std
+    images = matching(image, len(frames(std[:, 0])))
+    latent = vae.encode(images).cpu().float()
 
     def decode(samples: torch.Tensor) -> torch.Tensor:
         pictures = vae.decode(samples)
         return pictures.reshape(-1, *pictures.shape[-3:]).cpu()
 
-    spread = pixel_std(decode, latent.expand(len(std), *latent.shape[1:]), std)
+    spread = pixel_std(decode, latent, std)
     return {**uncertainty.signals, "posterior": Signal(spread, PIXEL_UNIT)}
 
 

@@ -112,9 +112,11 @@ def test_the_error_of_a_missing_signal_says_what_to_connect(host, make):
         heatmap(host, make(names=("trajectory",)), signal="posterior")
 
 
-def test_images_of_another_batch_are_refused(host, make):
+@pytest.mark.parametrize("with_vae", [False, True])
+def test_images_of_another_batch_are_refused(host, make, with_vae):
+    vae = host.module("nodes.host.demo_models").pixel_vae(3) if with_vae else None
     with pytest.raises(ValueError, match="2 uncertainty maps but 3 images"):
-        heatmap(host, make(), image=torch.rand(3, 16, 24, 3))
+        heatmap(host, make(), image=torch.rand(3, 16, 24, 3), vae=vae)
 
 
 @pytest.mark.parametrize(("text", "first"), [("", []), ("What it is for.", ["What it is for."])])
